@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -26,6 +27,7 @@ from relay_worker.camera.ingest_answer import IngestAnswer, parse_ingest_answer
 from relay_worker.camera.ingest_offer import make_ingest_offer
 from relay_worker.camera.webrtc_ingest import REPORT_INTERVAL, Ingest
 from relay_worker.media.stream import Batch, Kind, WakeSink
+from relay_worker.native.states import SourceState
 from relay_worker.webrtc.addresses import default_host_addresses
 from relay_worker.webrtc.incoming import framed_packets
 from relay_worker.webrtc.sdp import AnswerError
@@ -119,7 +121,7 @@ class IngestSettings:
     stall: float = STALL
 
 
-class WebRtcSource:
+class WebRtcSource(SourceState):
     """One session. `offer`, then `connect` with the answer to it; it feeds `sink` until `close` or `on_ended`.
 
     A source is used once.
@@ -152,8 +154,8 @@ class WebRtcSource:
         self._feed: DatagramFeed | None = None
         """While it plays to a sink that may take whole wakes."""
         self._known: dict[tuple[int, int], Kind] = {}
-        self._rests_from = float("-inf")
-        """When the last report was sent, while nothing else is to be sent and sound alone changes nothing of that."""
+        self._report_due = -math.inf
+        """When the next report is due, while nothing else is to be sent and sound alone changes nothing of that."""
         self._gate: KeyframeGate | None = None
         self._alive_at = 0.0
         self._video_timeout = settings.first_picture
@@ -209,11 +211,15 @@ class WebRtcSource:
         ingest = self.ingest
         if ingest is None or self.state not in CONNECTED:
             return
-        self._look()
         if is_rtcp:
+            self._look()
             self._batches += ingest.receive_rtcp(packet)
             self._behind = len(self._batches)
-        elif (batch := ingest.receive_packet(packet, now)) is not None:
+            return
+        batch = ingest.receive_packet(packet, now)
+        if batch is None or batch.track.kind is not Kind.AUDIO:  # sound has no part in what is asked of the camera
+            self._look()
+        if batch is not None:
             self._gather(batch)
             if batch.track.kind is Kind.VIDEO:
                 self._alive_at, self._video_timeout = now, self._settings.stall
@@ -242,16 +248,18 @@ class WebRtcSource:
         except Exception:
             self._broken()
 
-    def _came(self, frames: bytes, now: float, more: bool) -> None:
+    def _came(self, frames: bytes, now: float, more: bool, error: Exception | None = None) -> None:
         """What one wake brought of RTP: to the sink as it is where it takes that, else packet by packet. With `more`
-        there is something else behind it, and `_woken` follows.
+        there is something else behind it, and `_woken` follows. `error` was raised by who hears its sound.
         """
         ingest, feed = self.ingest, self._feed
         if ingest is None or self.state not in CONNECTED:
             return
         try:
+            if error is not None:
+                raise error
             if feed is not None:
-                if now - self._rests_from < REPORT_INTERVAL and feed.hear(frames, now):
+                if now < self._report_due and feed.hear(frames, now):
                     return
                 taken = feed.take(ingest, frames, now)
                 if taken is Kind.VIDEO:
@@ -270,17 +278,17 @@ class WebRtcSource:
 
     def _look(self) -> None:
         """The next wake is to be looked at, whatever it brings."""
-        self._rests_from = float("-inf")
+        self._report_due = -math.inf
         if self._feed is not None:
             self._feed.in_step = False
 
     def _rest(self, ingest: Ingest, now: float) -> None:
         """Send what is due, if anything is."""
         if self._sink.waits_for_keyframe or not ingest.rests(now):
-            self._rests_from = float("-inf")
+            self._report_due = -math.inf
             self._answer(ingest, now)
         else:
-            self._rests_from = ingest.reported_at
+            self._report_due = ingest.reported_at + REPORT_INTERVAL
 
     def _answer(self, ingest: Ingest, now: float) -> None:
         """Send what is due to the camera."""
@@ -311,6 +319,7 @@ class WebRtcSource:
         self._sink.on_playing(self.answer.tracks, now)
         if isinstance(self._sink, WakeSink):
             self._feed = DatagramFeed(self.answer.tracks, self._sink, self._sink)
+            self._transport.media.listen(self._sink, self._feed, self)
         self.on_playing()
 
     # --- feedback out ----------------------------------------------------------------------------------------------
@@ -319,7 +328,7 @@ class WebRtcSource:
         """A viewer needs a keyframe: ask the camera, at most once a second."""
         if self.ingest is not None and self.state is IngestState.PLAYING:
             now = self._clock.now()
-            self._rests_from = float("-inf")
+            self._report_due = -math.inf
             self.ingest.request_keyframe(now)
             self._send_feedback(self.ingest, now)
 
@@ -364,6 +373,7 @@ class WebRtcSource:
         if self._feed is not None:
             self._feed.end()
             self._feed = None
+            self._transport.media.listen(None, None, None)
 
     async def close(self) -> None:
         """Send BYE and release everything; safe in any state and more than once."""

@@ -23,6 +23,8 @@ from typing import Final, Literal, cast
 from relay_common.errors import ConfigError
 from relay_common.proc import CRASHES
 from relay_worker.native.interface import (
+    ArrivalCalls,
+    Arrivals,
     Compiled,
     Datagrams,
     InputParts,
@@ -43,6 +45,8 @@ __all__ = [
     "NO_VIDEO",
     "OTHERS_LEFT",
     "VARIABLE",
+    "ArrivalCalls",
+    "Arrivals",
     "Compiled",
     "Datagrams",
     "InputParts",

@@ -1,43 +1,18 @@
 /* Media that comes as datagrams: what one wake brought, read and decrypted with one call, and framed as over a connection of
  * RTSP's (RFC 2326, 10.12), so that whole wakes go the same way from there. */
 
-#include "packets.h"
+#include "datagrams.h"
 
 #include <errno.h>
-#include <sys/socket.h>
 
 enum {
-    MOST_STREAMS = 8,
-    MOST_DATAGRAM = 2048,  /* webrtc/incoming.py, MAX_DATAGRAM */
     MOST_PACKET = 1500,    /* what pylibsrtp decrypts */
     MOST_FRAMES = 1 << 15, /* bytes; what is not read stays in the socket, which wakes the loop again */
     FRAME_HEADER = 4,
     NO_CHANNEL = 255, /* of packets that are of no stream */
 };
 
-typedef struct {
-    uint32_t ssrc, payload_type;
-    int channel;
-} Stream;
-
-typedef struct {
-    PyObject_HEAD
-    PyObject *incoming, *owner; /* the socket; of the context */
-    protect_function unprotect;
-    void *context;
-    Stream streams[MOST_STREAMS];
-    int stream_count;
-    long most; /* datagrams in one wake */
-    uint8_t *frames;
-} Datagrams;
-
-typedef struct {
-    size_t size; /* of the frames so far */
-    long refused;
-    uint32_t words[MOST_DATAGRAM / 4]; /* a datagram; libsrtp wants it aligned */
-    struct sockaddr_storage sender;
-    socklen_t sender_size;
-} Arrival;
+static PyTypeObject *datagrams_type; /* the module keeps it alive, and is never unloaded */
 
 /* RFC 7983, 7 and RFC 5761, 4 */
 static int
@@ -89,9 +64,8 @@ receive(int fd, Arrival *came)
     return size;
 }
 
-/* What has come: bytes where all of it is frames, else (frames, refused, datagram, its sender). */
-static PyObject *
-result(const Datagrams *self, const Arrival *came, ssize_t other)
+PyObject *
+arrived(const Datagrams *self, const Arrival *came, ssize_t other)
 {
     if (other < 0 && !came->refused)
         return PyBytes_FromStringAndSize((const char *)self->frames, (Py_ssize_t)came->size);
@@ -99,6 +73,23 @@ result(const Datagrams *self, const Arrival *came, ssize_t other)
     return Py_BuildValue("(y#ly#y#)", (const char *)self->frames, (Py_ssize_t)came->size, came->refused,
                          (const char *)came->words, (Py_ssize_t)(other < 0 ? 0 : other), (const char *)&came->sender,
                          (Py_ssize_t)(other < 0 ? 0 : sender));
+}
+
+ssize_t
+receive_datagrams(Datagrams *self, Arrival *came, long count)
+{
+    int fd = PyObject_AsFileDescriptor(self->incoming);
+    if (fd < 0)
+        PyErr_Clear(); /* closed: there is no more to read */
+    for (; fd >= 0 && count < self->most && came->size + FRAME_HEADER + MOST_DATAGRAM <= MOST_FRAMES; count++) {
+        ssize_t next = receive(fd, came);
+        if (next < 0)
+            break;
+        if (!is_rtp((const uint8_t *)came->words, (size_t)next))
+            return next;
+        add_frame(self, came, (size_t)next);
+    }
+    return -1;
 }
 
 /* read(datagram: bytes) -> bytes | (frames, refused, datagram, sender) | None, see `native.Datagrams` */
@@ -120,19 +111,8 @@ datagrams_read(PyObject *object, PyObject *first)
     came.sender_size = 0;
     memcpy(came.words, data, size);
     add_frame(self, &came, size);
-    int fd = PyObject_AsFileDescriptor(self->incoming);
-    if (fd < 0)
-        PyErr_Clear(); /* closed: there is no more to read */
-    ssize_t next = -1;
-    for (long count = 1; fd >= 0 && count < self->most && came.size + FRAME_HEADER + MOST_DATAGRAM <= MOST_FRAMES; count++) {
-        next = receive(fd, &came);
-        if (next < 0)
-            break;
-        if (!is_rtp((const uint8_t *)came.words, (size_t)next))
-            return result(self, &came, next);
-        add_frame(self, &came, (size_t)next);
-    }
-    return result(self, &came, -1);
+    ssize_t other = receive_datagrams(self, &came, 1);
+    return arrived(self, &came, other);
 }
 
 /* know(streams: list of (SSRC, payload type, channel)): which packets are of which channel from now on. */
@@ -237,9 +217,16 @@ static PyType_Spec datagrams_spec = {
 };
 
 int
+is_datagrams(PyObject *object)
+{
+    return Py_IS_TYPE(object, datagrams_type);
+}
+
+int
 add_datagrams(PyObject *module)
 {
     PyObject *type = PyType_FromModuleAndSpec(module, &datagrams_spec, NULL);
+    datagrams_type = (PyTypeObject *)type;
     int failed = type == NULL || PyModule_AddObjectRef(module, "Datagrams", type);
     Py_XDECREF(type);
     return failed ? -1 : 0;

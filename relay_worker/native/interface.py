@@ -219,6 +219,32 @@ class Datagrams(Protocol):
         ...
 
 
+class ArrivalCalls(NamedTuple):
+    """What `Arrivals` calls, in its order."""
+
+    now: Callable[[], float]
+    alone: Callable[[bytes, float, Exception | None], None]
+    """Called with frames, as `Datagrams.read` gives them, where nothing else has come; and with what was raised while
+    sound was heard.
+    """
+    left: Callable[[tuple[bytes, int, bytes, bytes], float], None]
+    """Called with the same, what was refused, and what is no RTP."""
+
+
+class Arrivals(Protocol):
+    """Reads a socket as `Datagrams` does, and has sound that comes alone heard."""
+
+    def read(self) -> None:
+        """Read what has arrived: the callback of the event loop."""
+        ...
+
+    def listen(self, sink: object, session: object, source: object, /) -> None:
+        """From now on sound is heard as the sink's `Wake`s of this session do it, until the source's `_report_due` and
+        while its video waits for no keyframe; None for each: by nobody.
+        """
+        ...
+
+
 class Compiled(Protocol):
     """What the extension module has: see `runs.c`."""
 
@@ -288,6 +314,10 @@ class Compiled(Protocol):
         """Of a socket that does not block, for `most` datagrams a wake; `unprotect` and `context` are addresses of
         libsrtp's, which `owner` keeps alive.
         """
+        ...
+
+    def Arrivals(self, datagrams: object, calls: ArrivalCalls, /) -> Arrivals:
+        """Of the socket of these `Datagrams`. Raises ValueError for what is none."""
         ...
 
     def Reader(self, fd: int, parts: ReaderParts, /) -> Reader:

@@ -120,6 +120,7 @@ int add_slots(PyObject *module);
 int add_wakes(PyObject *module);
 int add_readers(PyObject *module);
 int add_datagrams(PyObject *module);
+int add_arrivals(PyObject *module);
 
 /* Whether this is `Slots`. */
 int is_slots(PyObject *object);

@@ -18,43 +18,6 @@ enum {
     RARELY = 64, /* one wake in so many waits */
 };
 
-/* Whether something is due that only the Python does: a report to the server. -1 with an exception. */
-static int
-is_due(PyObject *source, PyObject *now)
-{
-    if (is_state(source, RTSP_SOURCE))
-        return PyFloat_AsDouble(now) >= slot_of(source, f_report_due)->r;
-    PyObject *due = PyObject_GetAttr(source, names[n__report_due]);
-    double at = due == NULL ? -1.0 : PyFloat_AsDouble(due);
-    Py_XDECREF(due);
-    return PyErr_Occurred() ? -1 : PyFloat_AsDouble(now) >= at;
-}
-
-/* A wake without video to a pipeline: what hears its sound is asked at once, as `Pipeline.take_wake` would. A new
- * reference to what became of it; NULL with an exception. */
-static PyObject *
-listen_in(Reader *self, PyObject *data, PyObject *now)
-{
-    PyObject *sink = self->parts[SINK], *ear = is_state(sink, PIPELINE) ? ATTRIBUTE(sink, ear) : NULL;
-    if (ear == NULL || !is_wake_of(ear, self->parts[OF_SESSION]))
-        return PyLong_FromLong(NO_VIDEO);
-    PyObject *arguments[] = {data, now};
-    Py_INCREF(ear); /* whatever becomes of its place */
-    PyObject *heard = wake_hear(ear, arguments, 2);
-    Py_DECREF(ear);
-    if (heard == NULL || (PyLong_Check(heard) && PyLong_AsLong(heard) == DONE))
-        return heard;
-    if (!PyTuple_CheckExact(heard)) {
-        Py_DECREF(heard); /* which has done nothing */
-        return PyLong_FromLong(NO_VIDEO);
-    }
-    PyObject *sent = PyObject_CallMethodObjArgs(sink, names[n__heard], PyTuple_GetItem(heard, 0),
-                                                PyTuple_GetItem(heard, 1), now, NULL);
-    Py_DECREF(heard);
-    Py_XDECREF(sent);
-    return sent == NULL ? NULL : PyLong_FromLong(DONE);
-}
-
 /* Give what has come to the sink's `Wake`, where there is one and it is made of this session. */
 static PyObject *
 deliver(Reader *self, PyObject *data)
@@ -76,7 +39,7 @@ deliver(Reader *self, PyObject *data)
         done = wake_take(wake, arguments, 2);
         if (done != NULL && PyLong_AsLong(done) == NO_VIDEO) {
             Py_DECREF(done);
-            done = listen_in(self, data, now);
+            done = listen_in(sink, self->parts[OF_SESSION], data, now);
         }
     }
     Py_DECREF(wake);
@@ -157,7 +120,8 @@ lacks_rest(Reader *self, PyObject *data)
                         (const uint8_t *)PyBytes_AsString(data), (size_t)PyBytes_Size(data));
 }
 
-/* Receive what comes while it is waited for; as `receive`. A camera has a process of its own, so that nobody else waits. */
+/* Receive what comes while it is waited for; as `receive`. A camera has a process of its own, so that nobody waits but those who
+ * watch it, for less than they could notice. */
 static int
 receive_rest(Reader *self, PyObject **data, int *number, PyObject **done)
 {

@@ -168,7 +168,10 @@ static PyMethodDef functions[] = {
 static int
 fill(PyObject *module)
 {
-    return add_slots(module) || add_states(module) || add_wakes(module) || add_readers(module) || add_datagrams(module) ? -1 : 0;
+    return add_slots(module) || add_states(module) || add_wakes(module) || add_readers(module) || add_datagrams(module) ||
+                   add_arrivals(module)
+               ? -1
+               : 0;
 }
 
 static PyModuleDef_Slot module_slots[] = {

@@ -148,6 +148,12 @@ find_slot(PyObject *object, const char *name, Type *type)
     return NULL;
 }
 
+Value *
+input_value(PyObject *object, int field)
+{
+    return &((State *)object)->v[slots[field]];
+}
+
 void
 set_object(Value *slot, PyObject *value)
 {

@@ -253,6 +253,9 @@ slot_of(PyObject *object, int other)
 /* Whether this is an object of that type of state. */
 int is_state(PyObject *object, int type);
 
+/* Where a part of an input keeps one of its numbers (INPUT_FIELDS). */
+Value *input_value(PyObject *object, int field);
+
 /* Where an object keeps the attribute of this name, and what is kept there; NULL where it is no slot of it. */
 Value *find_slot(PyObject *object, const char *name, Type *type);
 

@@ -256,6 +256,15 @@ int send_sound(PyObject *object, const Work *work, const Run *run, PyObject *mat
  * else; NULL with an exception. */
 PyObject *hear_bytes(Wake *self, PyObject *const *parts, PyObject *lists, PyObject *buffer, PyObject *now);
 
+/* --- listening.c --------------------------------------------------------------------------------------------------- */
+
+/* Whether something is due that only the Python does: a report to the camera. -1 with an exception. */
+int is_due(PyObject *source, PyObject *now);
+
+/* A wake without video to a pipeline: what hears its sound is asked at once, as `Pipeline.take_wake` would. A new
+ * reference to what became of it, DONE or NO_VIDEO; NULL with an exception. */
+PyObject *listen_in(PyObject *sink, PyObject *session, PyObject *data, PyObject *now);
+
 /* --- transcoding.c ------------------------------------------------------------------------------------------------- */
 
 int fill_transcoding(Transcoding *transcoding, PyObject *given);

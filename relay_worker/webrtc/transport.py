@@ -235,6 +235,9 @@ class MediaTransport:
         chosen = self._connection._nominated[1].protocol
         for protocol in self._connection._protocols:
             self.media.intercept(protocol, self._dtls._rx_srtp, self._incoming if protocol is chosen else None)
+        if self.media.arrivals is not None and self._incoming is not None:
+            # The kernel tells whoever came last first: this duplicate of ICE's socket.
+            asyncio.get_running_loop().add_reader(self._incoming.fileno(), self.media.arrivals.read)
 
     @property
     def ip_header(self) -> int:
@@ -250,6 +253,7 @@ class MediaTransport:
     def _open_socket(self, pair: aioice.ice.CandidatePair) -> socket.socket:
         """A duplicate of the pair's socket: it shares the port, and asyncio's wrapper has no sendmsg and recvfrom."""
         if self._incoming is not None:
+            self._stop_reading()
             self._incoming.close()
         self._incoming = pair.protocol.transport.get_extra_info("socket").dup()
         self._incoming.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
@@ -268,6 +272,10 @@ class MediaTransport:
             if is_near(str(pair.remote_addr[0])):
                 self._watching = asyncio.get_running_loop().create_task(self._watch(pair))
         return self._incoming
+
+    def _stop_reading(self) -> None:
+        if self._incoming is not None and self._incoming.fileno() >= 0:
+            asyncio.get_running_loop().remove_reader(self._incoming.fileno())
 
     def _take_errors(self) -> bool:
         return self._errors is not None and self._errors.take()
@@ -335,6 +343,7 @@ class MediaTransport:
         for task in (self._checking, self._watching):
             if task is not None:
                 task.cancel()
+        self._stop_reading()
         await self._dtls.stop()
         for ice in (self._next, self._in_use.ice):
             if ice is not None:

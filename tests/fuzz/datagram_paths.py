@@ -7,6 +7,8 @@ that the parts remember.
 
 from __future__ import annotations
 
+import ctypes
+import socket
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, Final
@@ -19,13 +21,18 @@ from relay_worker.camera.webrtc_source import IngestEvent, IngestSettings, WebRt
 from relay_worker.media.stream import Format, Kind, Track
 from relay_worker.pipeline import Pipeline
 from relay_worker.publish.outputs import Outputs
-from tests.fuzz.data_paths import Connection, Loopback, _same, look_on, remembered
+from relay_worker.webrtc.incoming import MAX_READS
+from tests.fuzz.data_paths import Connection, Difference, Loopback, _same, look_on, remembered
 from tests.fuzz.datagram_streams import OPUS_CLOCK, OPUS_TYPE, RTX_TYPE, VIDEO_TYPE, DatagramStream
 
 _VIDEO: Final = Track(Kind.VIDEO, Format(VIDEO_TYPE, "H264", 90_000), "", ordered=False)
 _SOUND: Final = Track(Kind.AUDIO, Format(OPUS_TYPE, "OPUS", OPUS_CLOCK), "", ordered=False)
 _OTHER_TYPES: Final = (97, 98)
 """Further payload types of the video's: of an answer that names several."""
+_ONE_WAKE: Final = 29_000
+"""Octets of packets that compiled code reads in one wake, with room for the frames around them."""
+_LARGEST: Final = 1500
+"""Octets of the largest packet that is decrypted."""
 whole = 0
 """Wakes that compiled code took whole, or in, in all comparisons so far."""
 
@@ -38,11 +45,18 @@ class _Peer:
         self.path = self.media = self
         self.sent: list[bytes] = []
         self.streams: dict[tuple[int, int], int] = {}
+        self.arriving: _Arriving | None = None
 
     def send(self, packets: Sequence[memoryview]) -> None:
         self.sent += map(bytes, packets)
 
+    def listen(self, *listeners: object) -> None:
+        if self.arriving is not None:
+            self.arriving.arrivals.listen(*listeners)
+
     def know(self, streams: list[tuple[int, int, int]]) -> None:
+        if self.arriving is not None:
+            self.arriving.datagrams.know(streams)
         self.streams = {(ssrc, payload_type): channel for ssrc, payload_type, channel in streams}
 
     def framed(self, packet: bytes) -> bytes:
@@ -50,6 +64,38 @@ class _Peer:
         stream = int.from_bytes(packet[8:12], "big"), packet[1] & 0x7F if len(packet) > 1 else 0
         channel = self.streams.get(stream, 255) if len(packet) >= 12 else 255
         return b"$" + bytes((channel,)) + len(packet).to_bytes(2, "big") + packet
+
+
+@ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
+def _as_it_is(context: int, packet: int, length: int) -> int:
+    """Stands for libsrtp's function: packets are decrypted already."""
+    return 0
+
+
+class _Arriving:
+    """A socket on loopback, read by compiled code as the event loop has it read: sound is heard without the Python."""
+
+    def __init__(self, compiled: native.Compiled, clock: ManualClock, path: DatagramPath) -> None:
+        self._near, self._far = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+        self._near.bind(("127.0.0.1", 0))
+        self._near.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
+        self._far.connect(self._near.getsockname())
+        address = ctypes.cast(_as_it_is, ctypes.c_void_p).value or 0
+        self.datagrams = compiled.Datagrams(self._near, address, 1, None, MAX_READS)
+        self.arrivals = compiled.Arrivals(self.datagrams, native.ArrivalCalls(clock.now, path.came, path.left))
+
+    def take(self, packets: Sequence[bytes]) -> bool:
+        """Have it read these, where one wake reads so many; False where it does not, and nothing has happened."""
+        if len(packets) > MAX_READS or sum(map(len, packets)) > _ONE_WAKE or not all(map(_is_rtp, packets)):
+            return False
+        for packet in packets:
+            self._far.send(packet)
+        self.arrivals.read()
+        return True
+
+    def close(self) -> None:
+        self._near.close()
+        self._far.close()
 
 
 class DatagramPath:
@@ -71,6 +117,10 @@ class DatagramPath:
         self.peer = _Peer()
         self.source = WebRtcSource(self.pipeline, clock, IngestSettings(loopback=True))
         self.source._transport = self.peer  # type: ignore[assignment]
+        if self._wide:
+            compiled = native.compiled()
+            assert compiled is not None
+            self.peer.arriving = _Arriving(compiled, clock, self)
         for event in (IngestEvent.GATHERED, IngestEvent.ANSWERED, IngestEvent.CONNECTED):
             self.source._machine.fire(event)
         self.source.answer = answer
@@ -85,14 +135,24 @@ class DatagramPath:
         rest = packets
         if self._wide and packets and not _is_rtcp(packets[0]):
             count = next((at for at, packet in enumerate(packets) if _is_rtcp(packet)), len(packets))
-            frames, rest = b"".join(map(self.peer.framed, packets[:count])), packets[count:]
-            self.source._came(frames, now, bool(rest))
+            rest = packets[count:]
+            arriving = self.peer.arriving
+            if rest or arriving is None or not arriving.take(packets):
+                self.source._came(b"".join(map(self.peer.framed, packets[:count])), now, bool(rest))
         for packet in rest:
             self.source._received(packet, _is_rtcp(packet), now)
         if rest:
             self.source._woken(now)
         for connection in self.connections:
             connection._pump(now)
+
+    def came(self, frames: bytes, now: float, error: Exception | None) -> None:
+        """Frames that compiled code has read and leaves to the Python."""
+        self.source._came(frames, now, False, error)
+
+    def left(self, found: tuple[bytes, int, bytes, bytes], now: float) -> None:
+        """What is no RTP alone: only such is given to be read."""
+        raise Difference(f"read as something else: {found[1:]}")
 
     def disturb(self, number: int, came: DatagramStream, now: float) -> None:
         """What happens to a camera's parts while it plays, now and then."""
@@ -127,6 +187,12 @@ class DatagramPath:
         for connection in self.connections:
             if isinstance(connection.udp, Loopback):
                 connection.udp.close()
+        if self.peer.arriving is not None:
+            self.peer.arriving.close()
+
+
+def _is_rtp(packet: bytes) -> bool:
+    return 1 < len(packet) <= _LARGEST and 128 <= packet[0] <= 191 and not _is_rtcp(packet)
 
 
 def _is_rtcp(packet: bytes) -> bool:

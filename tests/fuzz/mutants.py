@@ -26,7 +26,8 @@ from tests.fuzz.test_native_memory import LOADING, ROOT, SANITIZERS, SOURCE, TES
 
 FILES: Final = (
     *("pictures.c", "payloads.c", "sending.c", "hearing.c", "transcoding.c"),
-    *("smoother.c", "reading.c", "records.c", "history.c", "blocks.c", "datagrams.c"),
+    *("smoother.c", "reading.c", "records.c", "history.c", "blocks.c"),
+    *("datagrams.c", "arriving.c", "listening.c"),
 )
 PLAIN: Final = ("-O1", "-ffp-contract=off")
 SECONDS: Final = 300
@@ -150,21 +151,16 @@ EQUIVALENT: Final[dict[str, str]] = {
     "transcode: return failed ? -2 : 0;": "likewise",
     "send_material: return failed ? -2 : plain;": "below zero either way",
     "send_material: int plain = 2, failed = 0;": "there is an output, which says it anew",
-    ": uint32_t words[(MOST_DATAGRAM + 1) / 4]; /* a datagram; libsrtp wants it aligned */": "as many words",
-    ": Stream streams[(MOST_STREAMS + 1)];": "more room",
-    "datagrams_know: Stream streams[(MOST_STREAMS + 1)];": "likewise",
+    "datagrams_know: Stream streams[(MOST_STREAMS + 1)];": "more room",
     "datagrams_new: self->frames = PyMem_Malloc((MOST_FRAMES + 1));": "likewise",
     "datagrams_new: self->frames = PyMem_Malloc((MOST_FRAMES - 1));": "a packet is put there only "
     "where MOST_DATAGRAM has room, and has MOST_PACKET at most",
-    "result: size_t most = sizeof came->sender, sender = came->sender_size <= most ? came->sender_size : most;": "both "
-    "are the same then",
-    "result: (const char *)came->words, (Py_ssize_t)(other <= 0 ? 0 : other), (const char *)&came->sender,": "likewise",
-    "result: (const char *)came->words, (Py_ssize_t)(other < 1 ? 0 : other), (const char *)&came->sender,": "likewise",
-    "datagrams_read: if (fd <= 0)": "there is no exception to clear",
-    "datagrams_read: if (fd < 1)": "likewise",
-    "datagrams_read: ssize_t next = -2;": "unused",
-    "datagrams_read: ssize_t next = -0;": "unused",
-    "datagrams_read: return result(self, &came, -2);": "below zero either way",
+    "arrived: size_t most = sizeof came->sender, sender = came->sender_size <= most ? came->sender_size : most;": "both"
+    " are the same then",
+    "arrived: (const char *)came->words, (Py_ssize_t)(other <= 0 ? 0 : other), (const char *)&came->sender,": "as well",
+    "arrived: (const char *)came->words, (Py_ssize_t)(other < 1 ? 0 : other), (const char *)&came->sender,": "likewise",
+    "receive_datagrams: if (fd <= 0)": "there is no exception to clear",
+    "receive_datagrams: if (fd < 1)": "likewise",
     "datagrams_new: Datagrams *self = (Datagrams *)allocate(type, 1); /* all zeros */": "its objects have no items",
     "datagrams_dealloc: {NULL, NULL, 1, NULL},": "the flags of nothing",
     "add_datagrams: return failed ? -2 : 0;": "a truth value",

@@ -6,15 +6,18 @@ import asyncio
 import itertools
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 from relay_common.clock import SystemClock
 from relay_common.protocol import Protocol, Stage
 from relay_common.secrets import Secret
+from relay_worker import native
+from relay_worker.camera.datagram_feed import SOUND_CHANNEL
 from relay_worker.camera.granted import GrantedStream
 from relay_worker.camera.ingest_keeper import MAX_OFFERS, IngestKeeper
-from relay_worker.camera.webrtc_source import STALL, IngestError, IngestSettings
+from relay_worker.camera.webrtc_source import STALL, IngestError, IngestSettings, WebRtcSource
 from relay_worker.media.stream import Frame, Kind
 from relay_worker.pipeline import Pipeline
 from tests.fixtures.lateness import Lateness
@@ -94,6 +97,41 @@ async def test_video_and_opus_arrive_on_one_clock_without_transcoding(home: Home
         assert times == sorted(times)
         steps = [b - a for a, b in itertools.pairwise(distinct[-20:])]
         assert abs(sum(steps) / len(steps) - step) < step / 5
+
+
+class Viewers:
+    """Stands for viewers that the worker answers itself."""
+
+    def send(self, frame: Frame, now: float) -> None:
+        pass
+
+
+@pytest.mark.skipif(bool(native.missing()), reason=native.missing())
+async def test_sound_that_comes_alone_is_heard_without_the_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "_in_use", native.decide("compiled"))  # whatever this process has tested before
+    asked: list[int] = []
+    came = WebRtcSource._came
+
+    def noted(self: WebRtcSource, frames: bytes, *rest: Any) -> None:
+        asked.append(frames[1])
+        came(self, frames, *rest)
+
+    monkeypatch.setattr(WebRtcSource, "_came", noted)
+    home = Home(monkeypatch)
+    home.pipeline.viewers = Viewers()
+    try:
+        await home.play(1)
+        await home.until(30, Kind.AUDIO)
+        asked.clear()
+        before = home.count(Kind.AUDIO)
+        await home.until(before + 150, Kind.AUDIO)
+        packets = home.count(Kind.AUDIO) - before
+        assert home.pipeline.track_stats(Kind.AUDIO).lost_in == 0
+        # The clocks are compared ten times a second, and some sound comes with a picture.
+        assert asked.count(SOUND_CHANNEL) < 0.6 * packets
+        assert asked.count(0) > 20, "pictures go by the Python"
+    finally:
+        await home.close()
 
 
 @pytest.mark.serial

@@ -63,13 +63,13 @@ def test_a_packet_that_came_while_the_loop_stood_still_had_waited() -> None:
     async def stand_still() -> None:
         ends, found = TwoEnds(), list[float]()
         await ends.connect()
-        took = ends.ours.media._on_packet
+        took = ends.ours.media.on_packet
 
         def on_packet(packet: bytes, is_rtcp: bool, now: float) -> None:
             found.append(waited(ends.ours.media.reading))
             took(packet, is_rtcp, now)
 
-        ends.ours.media._on_packet = on_packet
+        ends.ours.media.on_packet = on_packet
         try:
             for number in itertools.count():
                 sent = asyncio.ensure_future(ends.report(number))

@@ -1,0 +1,223 @@
+"""Sound that is read, decrypted and sent on with no Python between, and for what the Python is asked all the same."""
+
+from __future__ import annotations
+
+import gc
+import math
+import struct
+import weakref
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any, Final
+
+import pytest
+
+from relay_worker import native
+from relay_worker.camera.webrtc_source import WebRtcSource
+from relay_worker.media.stream import Kind
+from tests.fuzz.datagram_paths import DatagramPath, Difference
+from tests.fuzz.datagram_streams import VIDEO_TYPE
+from tests.unit.native.test_opus import TICKS, Both
+
+pytestmark = pytest.mark.skipif(bool(native.missing()), reason=native.missing())
+OPUS: Final = b"\x78abc"
+
+
+class Arriving:
+    """One camera over WebRTC, through both paths: it has sent a keyframe, a picture and some sound."""
+
+    def __init__(self, both: Both, asked: list[tuple[int, Exception | None]]) -> None:
+        self.both, self.asked, self.number = both, asked, 3
+        self.picture()
+        self.say()
+        self.picture()
+
+    @property
+    def source(self) -> WebRtcSource:
+        return self.both.compiled.source
+
+    def say(self, payload: bytes = OPUS, ticks: int = TICKS) -> int:
+        """A packet of sound; how often the Python was asked."""
+        del self.asked[:]
+        self.both.say(payload, ticks)
+        return len(self.asked)
+
+    def picture(self) -> int:
+        """A picture; how often the Python was asked."""
+        del self.asked[:]
+        self.both.now += 0.01
+        header = struct.pack("!BBHII", 0x80, 128 | VIDEO_TYPE, self.number, 3000 * self.number, 5)
+        self.number += 1
+        for path in (self.both.python, self.both.compiled):
+            path.receive([header + b"\x61\x88" + bytes(40)], self.both.now)
+        return len(self.asked)
+
+
+@pytest.fixture
+def arriving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Arriving]:
+    before, asked = native.compiled(), list[tuple[int, Exception | None]]()
+    came = DatagramPath.came
+
+    def noted(self: DatagramPath, frames: bytes, now: float, error: Exception | None) -> None:
+        asked.append((frames[1], error))
+        came(self, frames, now, error)
+
+    monkeypatch.setattr(DatagramPath, "came", noted)
+    both = Both()
+    yield Arriving(both, asked)
+    both.close()
+    native.choose("compiled" if before else "python")
+
+
+def test_sound_needs_no_python(arriving: Arriving) -> None:
+    audio = arriving.both.compiled.connections[0]._audio
+    assert audio is not None
+    before = audio.stats.packets
+    # Ten times a second its clock is compared, and once the camera is told what has come.
+    asked = [arriving.say() for _ in range(40)]
+    assert sum(asked) <= 8
+    assert audio.stats.packets == before + 40
+    assert arriving.picture() == 1
+
+
+def test_a_report_that_is_due_is_the_pythons(arriving: Arriving) -> None:
+    for audio in arriving.both.audio:
+        audio._check_at = math.inf
+    assert [arriving.say(), arriving.say()] == [0, 0]
+    arriving.source._report_due = arriving.both.now + 0.03
+    assert [arriving.say(), arriving.say()] == [0, 1]
+    arriving.source._report_due = -math.inf
+    assert arriving.say() == 1
+
+
+def test_a_keyframe_that_is_wanted_is_asked_for_by_the_python(arriving: Arriving) -> None:
+    assert arriving.say() == 0
+    for path in (arriving.both.python, arriving.both.compiled):
+        video: Any = path.pipeline.inputs[Kind.VIDEO]
+        video.passthrough.wants_keyframe = True
+    assert arriving.say() == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda source: source._transport.media.listen(None, None, None),
+        lambda source: source._transport.media.listen(source._sink, source, source),
+        lambda source: source._transport.media.listen(source, source._feed, source),
+        lambda source: source._transport.media.listen(source._sink, source._feed, SimpleNamespace()),
+        lambda source: source._transport.media.listen(source._sink, source._feed, SimpleNamespace(_report_due=None)),
+        lambda source: setattr(source._sink, "wake", None),
+        lambda source: setattr(source._sink, "wake", source._sink._ear),
+        lambda source: setattr(source._sink, "_ear", None),
+        lambda source: setattr(source._sink, "_ear", source._sink.wake),
+        lambda source: source._sink.rebuild(Kind.AUDIO),
+        lambda source: setattr(source._sink, "capture", lambda batches, now: None),
+    ],
+    ids=[
+        *("nobody listens", "of another session", "no pipeline", "no source", "a source that is never due"),
+        *("no pictures", "no pictures' wake", "nobody hears", "no sound's wake", "another input", "who captures"),
+    ],
+)
+def test_what_else_has_to_be_so(arriving: Arriving, change: Callable[[Any], None]) -> None:
+    assert arriving.say() == 0
+    change(arriving.source)
+    if arriving.source._sink.capture is not None:  # type: ignore[attr-defined]
+        arriving.both.python.pipeline.capture = arriving.source._sink.capture  # type: ignore[attr-defined]
+    elif not arriving.both.compiled.pipeline.inputs[Kind.AUDIO].receiver.packets:
+        arriving.both.python.pipeline.rebuild(Kind.AUDIO)
+    assert arriving.say() == 1
+
+
+def test_a_source_of_another_kind(arriving: Arriving) -> None:
+    source: Any = arriving.source
+    source._transport.media.listen(source._sink, source._feed, SimpleNamespace(_report_due=math.inf))
+    assert arriving.say() == 0
+
+
+def test_what_is_raised_is_handed_on(arriving: Arriving) -> None:
+    compiled: Any = arriving.both.compiled
+    (connection,) = compiled.connections
+    audio = connection._audio
+
+    class Broken:
+        def append(self, sample: object) -> None:
+            raise OverflowError
+
+    history, audio.history = audio.history, None
+    compiled.source.on_ended = lambda error: None
+    connection._sender._next_report = 0.0
+    connection._sender._say_what_is_due = Broken().append
+    packet = arriving.both.packet(OPUS)
+    compiled.receive([packet], arriving.both.now + 0.02)
+    channel, error = arriving.asked[-1]
+    assert (channel, type(error)) == (2, OverflowError)
+    assert compiled.source.state.value == "failed", "as when the Python itself raises"
+    audio.history = history
+
+
+def test_nothing_is_read_twice(arriving: Arriving) -> None:
+    way = arriving.both.compiled.peer.arriving
+    assert way is not None
+    del arriving.asked[:]
+    way.arrivals.read()
+    assert arriving.asked == []
+
+
+def test_something_else_is_left_to_the_python(arriving: Arriving) -> None:
+    way = arriving.both.compiled.peer.arriving
+    assert way is not None
+    way._far.send(b"\x00\x01STUN")
+    with pytest.raises(Difference, match="STUN"):
+        way.arrivals.read()
+    way._far.send(b"\x80")
+    with pytest.raises(Difference):
+        way.arrivals.read()
+
+
+def test_after_the_end_nobody_listens(arriving: Arriving) -> None:
+    assert arriving.say() == 0
+    arriving.source._end_feed()
+    packet = arriving.both.packet(OPUS)
+    del arriving.asked[:]
+    arriving.both.compiled.receive([packet], arriving.both.now + 0.02)
+    assert [channel for channel, _ in arriving.asked] == [2]
+
+
+def test_what_is_no_reader_is_refused(arriving: Arriving) -> None:
+    way, compiled = arriving.both.compiled.peer.arriving, native.decide("compiled")
+    assert way is not None
+    assert compiled is not None
+    make: Any = compiled.Arrivals
+    for given, error in (
+        ((), TypeError),
+        ((way.datagrams, []), TypeError),
+        ((way.datagrams, ()), ValueError),
+        ((way.datagrams, (1, 2, 3, 4)), ValueError),
+        ((way.arrivals, (1, 2, 3)), ValueError),
+    ):
+        with pytest.raises(error):
+            make(*given)
+    with pytest.raises(TypeError):
+        make(way.datagrams, (1, 2, 3), calls=())
+    with pytest.raises(TypeError):
+        way.arrivals.listen(None, None)  # type: ignore[call-arg]
+
+
+def test_it_goes_with_those_who_refer_to_each_other_by_it(arriving: Arriving) -> None:
+    class Listener:
+        arrivals: object = None
+
+        def now(self) -> float:
+            return 0.0
+
+    way, compiled = arriving.both.compiled.peer.arriving, native.decide("compiled")
+    assert way is not None
+    assert compiled is not None
+    listener = Listener()
+    calls: Any = native.ArrivalCalls(listener.now, print, print)
+    listener.arrivals = made = compiled.Arrivals(way.datagrams, calls)
+    made.listen(listener, listener, listener)
+    gone = weakref.ref(listener)
+    del listener, made, calls
+    gc.collect()
+    assert gone() is None
