@@ -157,6 +157,8 @@ class WebRtcSource(SourceState):
         self._report_due = -math.inf
         """When the next report is due, while nothing else is to be sent and sound alone changes nothing of that."""
         self._gate: KeyframeGate | None = None
+        self._unlooked: int | None = None
+        """Number of the newest packet of video that was taken without the ingest, until that knows of it."""
         self._alive_at = 0.0
         self._video_timeout = settings.first_picture
         self.ingest: Ingest | None = None
@@ -211,6 +213,7 @@ class WebRtcSource(SourceState):
         ingest = self.ingest
         if ingest is None or self.state not in CONNECTED:
             return
+        self._tell(ingest)
         if is_rtcp:
             self._look()
             self._batches += ingest.receive_rtcp(packet)
@@ -258,6 +261,7 @@ class WebRtcSource(SourceState):
         try:
             if error is not None:
                 raise error
+            self._tell(ingest)
             if feed is not None:
                 if now < self._report_due and feed.hear(frames, now):
                     return
@@ -275,6 +279,12 @@ class WebRtcSource(SourceState):
             self._received(packet, False, now)
         if not more:
             self._woken(now)
+
+    def _tell(self, ingest: Ingest) -> None:
+        """Have the ingest know of video that compiled code has taken by itself."""
+        if self._unlooked is not None:
+            ingest.received(self._unlooked)
+            self._unlooked = None
 
     def _look(self) -> None:
         """The next wake is to be looked at, whatever it brings."""
@@ -351,6 +361,7 @@ class WebRtcSource(SourceState):
         """Check liveness and send what is due, about once a second."""
         if self.ingest is None or self.state not in CONNECTED:
             return
+        self._tell(self.ingest)
         self._look()
         if self.state is IngestState.PLAYING:
             self._sink.flush(now)
@@ -372,7 +383,7 @@ class WebRtcSource(SourceState):
     def _end_feed(self) -> None:
         if self._feed is not None:
             self._feed.end()
-            self._feed = None
+            self._feed, self._unlooked = None, None
             self._transport.media.listen(None, None, None)
 
     async def close(self) -> None:

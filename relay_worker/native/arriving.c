@@ -1,5 +1,5 @@
-/* What a wake of a socket with datagrams brings: sound that came alone goes to whoever hears it with no Python in between, and
- * all else is handed to the Python, decrypted. Sound is most of the wakes: an Opus packet is one. */
+/* What a wake of a socket with datagrams brings: pictures, and sound that came alone, go to whoever takes them with no Python in
+ * between, while the camera is to be told and asked nothing; all else is handed to the Python, decrypted. */
 
 #include "datagrams.h"
 #include "reader.h"
@@ -14,45 +14,74 @@ typedef struct {
     PyObject *calls[ARRIVAL_CALLS], *listeners[LISTENERS];
 } Arrivals;
 
-/* Whether the camera is to be told or asked nothing, whatever becomes of its sound; and these frames do not begin with
- * video. */
-static int
-rests(const Arrivals *self, PyObject *frames, PyObject *now)
+/* What takes the pictures of those who listen, where the camera is to be told or asked nothing whatever comes; else NULL. */
+static Wake *
+resting(const Arrivals *self, PyObject *now)
 {
     PyObject *sink = self->listeners[BY_SINK], *wake = is_state(sink, PIPELINE) ? ATTRIBUTE(sink, wake) : NULL;
     if (wake == NULL || !is_wake_of(wake, self->listeners[BY_SESSION]))
-        return 0;
+        return NULL;
     PyObject *passthrough = ((Wake *)wake)->parts[PASSTHROUGH];
-    if (!is_state(passthrough, PASSTHROUGH) || input_value(passthrough, f_wants_keyframe)->i ||
-        (uint8_t)PyBytes_AsString(frames)[1] == ((Wake *)wake)->channel)
-        return 0;
+    if (!is_state(passthrough, PASSTHROUGH) || input_value(passthrough, f_wants_keyframe)->i)
+        return NULL;
     int due = is_due(self->listeners[BY_SOURCE], now);
     PyErr_Clear(); /* of what is no time */
-    return !due;
+    return due ? NULL : (Wake *)wake;
+}
+
+/* WebRtcSource._came, of a picture: DatagramFeed.take in step, without a loss. 1, 0 where nothing has happened, -1 with an
+ * exception. */
+static int
+take_picture(Wake *wake, PyObject *sink, PyObject *session, PyObject *source, PyObject *frames, PyObject *now)
+{
+    if (!is_state(source, RTSP_SOURCE))
+        return 0;
+    PyObject *arguments[] = {frames, now}, *receiver = Py_NewRef(wake->parts[RECEIVER]);
+    PyObject *taken = wake_take((PyObject *)wake, arguments, 2);
+    long done = taken == NULL ? -1 : PyLong_AsLong(taken);
+    int result = taken == NULL ? -1 : done == DONE || done == OTHERS_LEFT;
+    Py_XDECREF(taken);
+    if (result > 0) {
+        slot_of(source, f_alive_at)->r = PyFloat_AsDouble(now);
+        slot_of(source, f_unlooked)->i = input_value(receiver, f_highest)->i;
+    }
+    Py_DECREF(receiver);
+    if (result > 0 && done == OTHERS_LEFT) {
+        PyObject *feed = PyObject_GetAttr(session, names[n_feed]);
+        result = feed == NULL || call(sink, n_take_left, feed, now) ? -1 : 1;
+        Py_XDECREF(feed);
+    }
+    return result;
+}
+
+/* The same of sound. */
+static int
+take_sound(PyObject *sink, PyObject *session, PyObject *frames, PyObject *now)
+{
+    PyObject *heard = listen_in(sink, session, frames, now);
+    int result = heard == NULL ? -1 : PyLong_AsLong(heard) == DONE;
+    Py_XDECREF(heard);
+    return result;
 }
 
 /* RTP packets alone, at least one. */
 static PyObject *
 take_frames(Arrivals *self, PyObject *frames, PyObject *now)
 {
-    PyObject *error = Py_NewRef(Py_None);
-    if (rests(self, frames, now)) {
-        PyObject *sink = Py_NewRef(self->listeners[BY_SINK]), *session = Py_NewRef(self->listeners[BY_SESSION]);
-        PyObject *heard = listen_in(sink, session, frames, now);
-        Py_DECREF(sink);
-        Py_DECREF(session);
-        if (heard == NULL) {
-            Py_DECREF(error);
-            error = caught();
-        }
-        else if (PyLong_AsLong(heard) == DONE) {
-            Py_DECREF(heard);
-            return error; /* None */
-        }
-        else
-            Py_DECREF(heard);
+    Wake *wake = resting(self, now);
+    int taken = 0;
+    if (wake != NULL) {
+        PyObject *held[LISTENERS + 1] = {Py_NewRef(self->listeners[BY_SINK]), Py_NewRef(self->listeners[BY_SESSION]),
+                                         Py_NewRef(self->listeners[BY_SOURCE]), Py_NewRef((PyObject *)wake)};
+        taken = (uint8_t)PyBytes_AsString(frames)[1] == wake->channel
+                    ? take_picture(wake, held[BY_SINK], held[BY_SESSION], held[BY_SOURCE], frames, now)
+                    : take_sound(held[BY_SINK], held[BY_SESSION], frames, now);
+        for (int index = 0; index <= LISTENERS; index++)
+            Py_DECREF(held[index]);
     }
-    return hand_over(self->calls[CALL_ALONE], "(OON)", frames, now, error);
+    if (taken > 0)
+        return Py_NewRef(Py_None);
+    return hand_over(self->calls[CALL_ALONE], "(OON)", frames, now, taken < 0 ? caught() : Py_NewRef(Py_None));
 }
 
 /* read(): what is called when the socket can be read. */

@@ -224,23 +224,24 @@ class ArrivalCalls(NamedTuple):
 
     now: Callable[[], float]
     alone: Callable[[bytes, float, Exception | None], None]
-    """Called with frames, as `Datagrams.read` gives them, where nothing else has come; and with what was raised while
-    sound was heard.
+    """Called with frames, as `Datagrams.read` gives them, where nothing else has come; and with what was raised
+    while they were taken.
     """
     left: Callable[[tuple[bytes, int, bytes, bytes], float], None]
     """Called with the same, what was refused, and what is no RTP."""
 
 
 class Arrivals(Protocol):
-    """Reads a socket as `Datagrams` does, and has sound that comes alone heard."""
+    """Reads a socket as `Datagrams` does, and has media taken where it is plain."""
 
     def read(self) -> None:
         """Read what has arrived: the callback of the event loop."""
         ...
 
     def listen(self, sink: object, session: object, source: object, /) -> None:
-        """From now on sound is heard as the sink's `Wake`s of this session do it, until the source's `_report_due` and
-        while its video waits for no keyframe; None for each: by nobody.
+        """From now on pictures, and sound that comes alone, are taken as the sink's `Wake`s of this session do it,
+        until the source's `_report_due` and while the video waits for no keyframe; None for each: by nobody. The source
+        is told when the last picture came (`_alive_at`), and the number of its last packet (`_unlooked`).
         """
         ...
 

@@ -213,6 +213,8 @@ enum {
     X(MEDIA_OUT, OBJECT, out_sender, "_sender")                                                                        \
     X(OUTPUTS, OBJECT, arranged, "_arranged")                                                                          \
     X(RTSP_SOURCE, REAL, report_due, "_report_due")                                                                    \
+    X(RTSP_SOURCE, REAL, alive_at, "_alive_at")                                                                        \
+    X(RTSP_SOURCE, NUMBER, unlooked, "_unlooked")                                                                      \
     X(MEDIA_OUT, OBJECT, out_sound, "_sound")                                                                          \
     X(INPUT, INT, sound_frames, "frames")                                                                              \
     X(INPUT, OBJECT, transcoder, "_transcoder")                                                                        \

@@ -17,6 +17,7 @@ enum {
     SENT_KEPT = 4096, /* publish/feedback.py */
     SAMPLES = 1024,   /* media/delay.py */
     DONE = 1,         /* what `take` says where all is taken, and nothing left to the Python */
+    OTHERS_LEFT = 2,  /* where packets of other channels are in the parser's lists besides */
     NO_VIDEO = 3,     /* where only packets of other channels have come, and nothing has happened */
 };
 
@@ -24,7 +25,7 @@ enum {
     X(fileno) X(flush) X(after_refusal) X(append) X(add) X(_evict) X(_shrink) X(_say_what_is_due) X(_filled) X(_sps)    \
     X(_pps) X(info) X(frames_only) X(pending) X(wake) X(_report_due) X(popleft) X(sent) X(_heard) X(_passed)   \
     X(encode) X(_forward) X(_encoded) X(_came) X(note_undecodable) X(note_unencodable) X(update) X(samples) X(sample_rate) X(planes) \
-    X(packets) X(sequence) X(timestamp) X(step) X(transport_sequence)
+    X(packets) X(sequence) X(timestamp) X(step) X(transport_sequence) X(feed) X(take_left)
 #define NAME(name) n_##name,
 enum { NAMES(NAME) NAME_COUNT };
 

@@ -73,7 +73,7 @@ class Incoming:
         self.reading: socket.socket | None = None
         """What the packet that `on_packet` is given came from; None where that is not known."""
         self.heard = 0.0
-        """When the last packet came that is surely the peer's (monotonic seconds), but for sound that is heard."""
+        """When the last packet came that is surely the peer's (monotonic seconds), but for what `listen` is for."""
         self.rejected = 0
         """Packets that libsrtp refused."""
 
@@ -84,7 +84,7 @@ class Incoming:
             self._datagrams.know(streams)
 
     def listen(self, sink: object, session: object, source: object) -> None:
-        """Who hears sound that comes alone from now on: see `native.Arrivals`."""
+        """Who takes media where it is plain, from now on: see `native.Arrivals`."""
         self._listeners = (sink, session, source)
         if self.arrivals is not None:
             self.arrivals.listen(*self._listeners)

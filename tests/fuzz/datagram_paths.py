@@ -180,6 +180,8 @@ class DatagramPath:
     def state(self) -> object:
         """All that the parts remember, but for which of the two they use."""
         source = self.source
+        assert source.ingest is not None
+        source._tell(source.ingest)
         alive = [source._alive_at, source._video_timeout, source.state.value]
         return remembered((self.pipeline, self.connections, source.ingest, source._batches, alive), set())
 

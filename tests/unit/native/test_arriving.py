@@ -1,4 +1,4 @@
-"""Sound that is read, decrypted and sent on with no Python between, and for what the Python is asked all the same."""
+"""Media that is read, decrypted and sent on with no Python between, and for what the Python is asked all the same."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pytest
 from relay_worker import native
 from relay_worker.camera.webrtc_source import WebRtcSource
 from relay_worker.media.stream import Kind
+from tests.fuzz.data_paths import _same
 from tests.fuzz.datagram_paths import DatagramPath, Difference
 from tests.fuzz.datagram_streams import VIDEO_TYPE
 from tests.unit.native.test_opus import TICKS, Both
@@ -42,15 +43,19 @@ class Arriving:
         self.both.say(payload, ticks)
         return len(self.asked)
 
-    def picture(self) -> int:
-        """A picture; how often the Python was asked."""
+    def picture(self, *behind: bytes, pause: float = 0.01) -> int:
+        """A picture, with packets behind it in the same wake; how often the Python was asked."""
+        both = self.both
         del self.asked[:]
-        self.both.now += 0.01
-        header = struct.pack("!BBHII", 0x80, 128 | VIDEO_TYPE, self.number, 3000 * self.number, 5)
+        both.now += pause
+        header = struct.pack("!BBHII", 0x80, 128 | VIDEO_TYPE, self.number & 0xFFFF, 3000 * self.number, 5)
         self.number += 1
-        for path in (self.both.python, self.both.compiled):
-            path.receive([header + b"\x61\x88" + bytes(40)], self.both.now)
-        return len(self.asked)
+        for path in (both.python, both.compiled):
+            path.receive([header + b"\x61\x88" + bytes(40), *behind], both.now)
+        asked = len(self.asked)
+        _same("packets", both.python.take(), both.compiled.take())
+        _same("state", both.python.state(), both.compiled.state())
+        return asked
 
 
 @pytest.fixture
@@ -77,7 +82,44 @@ def test_sound_needs_no_python(arriving: Arriving) -> None:
     asked = [arriving.say() for _ in range(40)]
     assert sum(asked) <= 8
     assert audio.stats.packets == before + 40
+
+
+def test_pictures_need_no_python(arriving: Arriving) -> None:
+    video = arriving.both.compiled.connections[0]._video
+    assert video is not None
+    before = video.stats.packets
+    asked = [arriving.picture(pause=1 / 30) for _ in range(80)]
+    assert sum(asked) <= 5, "once a second the camera is told what has come"
+    assert video.stats.packets == before + 80
+    assert arriving.source._alive_at == arriving.both.now
+
+
+def test_sound_that_comes_with_a_picture(arriving: Arriving) -> None:
+    audio = arriving.both.compiled.connections[0]._audio
+    assert audio is not None
+    assert arriving.say() == 0
+    before = audio.stats.packets
+    packets = [arriving.both.packet(OPUS)]
+    arriving.both.sequence, arriving.both.timestamp = arriving.both.sequence + 1, arriving.both.timestamp + TICKS
+    assert arriving.picture(*packets) == 0
+    assert audio.stats.packets == before + 1
+
+
+def test_what_is_missing_behind_such_pictures_is_asked_for(arriving: Arriving) -> None:
+    """The ingest was not told of them yet: it must not ask for what has come."""
+    nacks = [path.source.ingest.nack for path in (arriving.both.python, arriving.both.compiled)]  # type: ignore[union-attr]
+    assert [arriving.picture() for _ in range(5)] == [0] * 5
+    arriving.number += 2
     assert arriving.picture() == 1
+    assert [sorted(nack._missing) for nack in nacks] == [[arriving.number - 3, arriving.number - 2]] * 2
+
+
+def test_an_input_that_is_rebuilt_meanwhile(arriving: Arriving) -> None:
+    assert arriving.picture() == 0
+    for path in (arriving.both.python, arriving.both.compiled):
+        path.pipeline.rebuild(Kind.VIDEO)
+    assert arriving.picture() == 1
+    assert not arriving.source.ingest.nack  # type: ignore[union-attr]
 
 
 def test_a_report_that_is_due_is_the_pythons(arriving: Arriving) -> None:
@@ -86,8 +128,9 @@ def test_a_report_that_is_due_is_the_pythons(arriving: Arriving) -> None:
     assert [arriving.say(), arriving.say()] == [0, 0]
     arriving.source._report_due = arriving.both.now + 0.03
     assert [arriving.say(), arriving.say()] == [0, 1]
-    arriving.source._report_due = -math.inf
-    assert arriving.say() == 1
+    for come in (arriving.say, arriving.picture):
+        arriving.source._report_due = -math.inf
+        assert come() == 1
 
 
 def test_a_keyframe_that_is_wanted_is_asked_for_by_the_python(arriving: Arriving) -> None:
@@ -95,43 +138,50 @@ def test_a_keyframe_that_is_wanted_is_asked_for_by_the_python(arriving: Arriving
     for path in (arriving.both.python, arriving.both.compiled):
         video: Any = path.pipeline.inputs[Kind.VIDEO]
         video.passthrough.wants_keyframe = True
-    assert arriving.say() == 1
+    assert [arriving.say(), arriving.picture()] == [1, 1]
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda source: source._transport.media.listen(None, None, None),
-        lambda source: source._transport.media.listen(source._sink, source, source),
-        lambda source: source._transport.media.listen(source, source._feed, source),
-        lambda source: source._transport.media.listen(source._sink, source._feed, SimpleNamespace()),
-        lambda source: source._transport.media.listen(source._sink, source._feed, SimpleNamespace(_report_due=None)),
-        lambda source: setattr(source._sink, "wake", None),
-        lambda source: setattr(source._sink, "wake", source._sink._ear),
-        lambda source: setattr(source._sink, "_ear", None),
-        lambda source: setattr(source._sink, "_ear", source._sink.wake),
-        lambda source: source._sink.rebuild(Kind.AUDIO),
-        lambda source: setattr(source._sink, "capture", lambda batches, now: None),
-    ],
-    ids=[
-        *("nobody listens", "of another session", "no pipeline", "no source", "a source that is never due"),
-        *("no pictures", "no pictures' wake", "nobody hears", "no sound's wake", "another input", "who captures"),
-    ],
-)
-def test_what_else_has_to_be_so(arriving: Arriving, change: Callable[[Any], None]) -> None:
-    assert arriving.say() == 0
-    change(arriving.source)
-    if arriving.source._sink.capture is not None:  # type: ignore[attr-defined]
-        arriving.both.python.pipeline.capture = arriving.source._sink.capture  # type: ignore[attr-defined]
-    elif not arriving.both.compiled.pipeline.inputs[Kind.AUDIO].receiver.packets:
+CHANGES: Final[dict[str, Callable[[Any], object]]] = {
+    "nobody listens": lambda source: source._transport.media.listen(None, None, None),
+    "of another session": lambda source: source._transport.media.listen(source._sink, source, source),
+    "no pipeline": lambda source: source._transport.media.listen(source, source._feed, source),
+    "no source": lambda source: source._transport.media.listen(source._sink, source._feed, SimpleNamespace()),
+    "never due": lambda source: source._transport.media.listen(
+        source._sink, source._feed, SimpleNamespace(_report_due=None)
+    ),
+    "no wake": lambda source: setattr(source._sink, "wake", None),
+    "one of sound": lambda source: setattr(source._sink, "wake", source._sink._ear),
+    "nobody hears": lambda source: setattr(source._sink, "_ear", None),
+    "one of pictures hears": lambda source: setattr(source._sink, "_ear", source._sink.wake),
+    "another input": lambda source: source._sink.rebuild(Kind.AUDIO),
+}
+OF_SOUND: Final = ("nobody hears", "one of pictures hears")
+"""What does not concern pictures."""
+
+
+@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("kind", ["say", "picture"])
+def test_what_else_has_to_be_so(arriving: Arriving, name: str, kind: str) -> None:
+    assert [arriving.say(), arriving.picture()] == [0, 0]
+    CHANGES[name](arriving.source)
+    if name == "another input":
         arriving.both.python.pipeline.rebuild(Kind.AUDIO)
-    assert arriving.say() == 1
+    assert getattr(arriving, kind)() == (kind == "say" or name not in OF_SOUND)
+
+
+@pytest.mark.parametrize("kind", ["say", "picture"])
+def test_who_captures_sees_the_next_packets(arriving: Arriving, kind: str) -> None:
+    seen: list[int] = []
+    for path in (arriving.both.python, arriving.both.compiled):
+        path.pipeline.capture = lambda batches, now: seen.append(len(batches))
+    assert getattr(arriving, kind)() == 1
+    assert seen == [1, 1]
 
 
 def test_a_source_of_another_kind(arriving: Arriving) -> None:
     source: Any = arriving.source
     source._transport.media.listen(source._sink, source._feed, SimpleNamespace(_report_due=math.inf))
-    assert arriving.say() == 0
+    assert [arriving.say(), arriving.picture()] == [0, 1], "nothing is written into it"
 
 
 def test_what_is_raised_is_handed_on(arriving: Arriving) -> None:
@@ -169,9 +219,10 @@ def test_something_else_is_left_to_the_python(arriving: Arriving) -> None:
     way._far.send(b"\x00\x01STUN")
     with pytest.raises(Difference, match="STUN"):
         way.arrivals.read()
-    way._far.send(b"\x80")
-    with pytest.raises(Difference):
-        way.arrivals.read()
+    for other in (b"\x80", b""):
+        way._far.send(other)
+        with pytest.raises(Difference):
+            way.arrivals.read()
 
 
 def test_after_the_end_nobody_listens(arriving: Arriving) -> None:
