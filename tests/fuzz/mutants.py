@@ -151,6 +151,16 @@ EQUIVALENT: Final[dict[str, str]] = {
     "transcode: return failed ? -2 : 0;": "likewise",
     "send_material: return failed ? -2 : plain;": "below zero either way",
     "send_material: int plain = 2, failed = 0;": "there is an output, which says it anew",
+    "take_picture: if (result >= 0) {": "the Python takes it then, and says the same",
+    "take_picture: if (result >= 0 && done == OTHERS_LEFT) {": "those are left where it is taken",
+    "take_picture: long done = taken == NULL ? -2 : PyLong_AsLong(taken);": "unused",
+    "take_picture: long done = taken == NULL ? -0 : PyLong_AsLong(taken);": "unused",
+    "take_picture: int result = taken == NULL ? -2 : done == DONE || done == OTHERS_LEFT;": "below zero either way",
+    "take_picture: result = feed == NULL || call(sink, n_take_left, feed, now) ? -2 : 1;": "likewise",
+    "take_picture: result = feed == NULL || call(sink, n_take_left, feed, now) ? -1 : 2;": "a truth value",
+    "take_sound: int result = heard == NULL ? -2 : PyLong_AsLong(heard) == DONE;": "below zero either way",
+    "take_frames: PyObject *held[LISTENERS + 2] = {Py_NewRef(self->listeners[BY_SINK]), "
+    "Py_NewRef(self->listeners[BY_SESSION]),": "more room",
     "datagrams_know: Stream streams[(MOST_STREAMS + 1)];": "more room",
     "datagrams_new: self->frames = PyMem_Malloc((MOST_FRAMES + 1));": "likewise",
     "datagrams_new: self->frames = PyMem_Malloc((MOST_FRAMES - 1));": "a packet is put there only "

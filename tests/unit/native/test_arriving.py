@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import struct
+import sys
 import weakref
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ import pytest
 from relay_worker import native
 from relay_worker.camera.webrtc_source import WebRtcSource
 from relay_worker.media.stream import Kind
+from relay_worker.pipeline import Pipeline
 from tests.fuzz.data_paths import _same
 from tests.fuzz.datagram_paths import DatagramPath, Difference
 from tests.fuzz.datagram_streams import VIDEO_TYPE
@@ -184,25 +186,41 @@ def test_a_source_of_another_kind(arriving: Arriving) -> None:
     assert [arriving.say(), arriving.picture()] == [0, 1], "nothing is written into it"
 
 
-def test_what_is_raised_is_handed_on(arriving: Arriving) -> None:
-    compiled: Any = arriving.both.compiled
+def broken(*arguments: object) -> None:
+    raise OverflowError
+
+
+@pytest.mark.parametrize("kind", ["sound", "picture", "sound behind a picture"])
+def test_what_is_raised_is_handed_on(arriving: Arriving, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    both, compiled = arriving.both, arriving.both.compiled
     (connection,) = compiled.connections
-    audio = connection._audio
-
-    class Broken:
-        def append(self, sample: object) -> None:
-            raise OverflowError
-
-    history, audio.history = audio.history, None
-    compiled.source.on_ended = lambda error: None
-    connection._sender._next_report = 0.0
-    connection._sender._say_what_is_due = Broken().append
-    packet = arriving.both.packet(OPUS)
-    compiled.receive([packet], arriving.both.now + 0.02)
-    channel, error = arriving.asked[-1]
-    assert (channel, type(error)) == (2, OverflowError)
+    sender: Any = connection._sender
+    ended: list[object] = []
+    compiled.source.on_ended = ended.append
+    picture = struct.pack("!BBHII", 0x80, 128 | VIDEO_TYPE, arriving.number, 3000 * arriving.number, 5) + b"\x61\x88abc"
+    packets = [both.packet(OPUS)] if kind == "sound" else [picture]
+    if kind == "sound behind a picture":
+        packets.append(both.packet(OPUS))
+        monkeypatch.setattr(Pipeline, "take_left", broken)
+    else:
+        sender._next_report = 0.0
+        sender._say_what_is_due = broken
+    del arriving.asked[:]
+    compiled.receive(packets, both.now + 0.02)
+    ((channel, error),) = [one for one in arriving.asked if one[1] is not None]
+    assert (channel, type(error)) == (2 if kind == "sound" else 0, OverflowError)
     assert compiled.source.state.value == "failed", "as when the Python itself raises"
-    audio.history = history
+    assert len(ended) == 1
+
+
+def test_nothing_is_held_for_good(arriving: Arriving) -> None:
+    source: Any = arriving.source
+    parts = (source, source._sink, source._feed, source._sink.wake, source._sink._ear)
+    for audio in arriving.both.audio:
+        audio._check_at = math.inf
+    before = [sys.getrefcount(part) for part in parts]
+    assert sum(arriving.say() + arriving.picture() for _ in range(10)) == 0
+    assert [sys.getrefcount(part) for part in parts] == before
 
 
 def test_nothing_is_read_twice(arriving: Arriving) -> None:

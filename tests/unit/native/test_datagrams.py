@@ -169,11 +169,12 @@ def test_what_is_no_media_is_left_to_ice(ends: Any) -> None:
 
 
 @compiled_only
-def test_a_wake_reads_no_more_than_its_bound(ends: Any) -> None:
+@pytest.mark.parametrize("way", ["wake", "read"])
+def test_a_wake_reads_no_more_than_its_bound(ends: Any, way: str) -> None:
     compiled = ends("compiled")
     compiled.send(*(compiled.sends.protect(rtp(1, number, b"")) for number in range(MAX_READS + 3)))
-    assert len(compiled.wake()) == MAX_READS + 1
-    assert len(compiled.wake()) == 3 + 1
+    assert len(getattr(compiled, way)()) == MAX_READS + 1
+    assert len(getattr(compiled, way)()) == 3 + 1
 
 
 @compiled_only
