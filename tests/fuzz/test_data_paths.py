@@ -45,7 +45,7 @@ def test_state_is_compared_in_a_program_as_well() -> None:
 
 
 @pytest.mark.parametrize(
-    "where", ["split_frames", "take_plain", "pass_fragments", "measure", "put", "take", "send", "hear"]
+    "where", ["split_frames", "take_plain", "pass_fragments", "measure", "put", "take", "send", "release", "hear"]
 )
 def test_a_difference_is_found(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A compiled function that is wrong in one way that a look at pictures would not show."""
@@ -68,6 +68,8 @@ class Wrong:
             return lambda *arguments: WrongEar(right(*arguments))
         if name == "Wake" and self._where == "send":
             return lambda *arguments: WrongSound(right(*arguments))
+        if name == "Wake" and self._where == "release":
+            return lambda *arguments: WrongRelease(right(*arguments))
         if name == "Wake" and self._where in ("put", "take"):
             return lambda *arguments: WrongWake(right, arguments if self._where == "take" else ())
         if name == "Slots":
@@ -109,13 +111,15 @@ class WrongWake:
     def send(self, *sound: Any) -> int:
         return native.NOT_PLAIN
 
+    release = send
+
 
 class WrongEar:
     """Hears sound a little later than it was."""
 
     def __init__(self, right: native.Wake) -> None:
         self._right = right
-        self.take, self.send = right.take, right.send
+        self.take, self.send, self.release = right.take, right.send, right.release
 
     def hear(self, data: bytes, now: float) -> tuple[bytes, float] | int:
         heard = self._right.hear(data, now)
@@ -127,10 +131,21 @@ class WrongSound:
 
     def __init__(self, right: native.Wake) -> None:
         self._right = right
-        self.take, self.hear = right.take, right.hear
+        self.take, self.hear, self.release = right.take, right.hear, right.release
 
     def send(self, payloads: Any, media_time: float, step: float, now: float) -> int:
         return self._right.send(payloads, media_time + 1 / 48000, step, now)
+
+
+class WrongRelease(WrongSound):
+    """Sends what the pacer has let through a little later than it was."""
+
+    def __init__(self, right: native.Wake) -> None:
+        super().__init__(right)
+        self.send, self.release = right.send, self._late  # type: ignore[method-assign]
+
+    def _late(self, payloads: Any, media_time: float, step: float, now: float) -> int:
+        return self._right.release(payloads, media_time + 1 / 48000, step, now)
 
 
 class WrongSlots:
