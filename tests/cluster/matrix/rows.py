@@ -30,6 +30,8 @@ PENDING: Final = 25.0
 """Seconds for which there is no room: longer than a worker of this machine may take to say hello."""
 PER_MINUTE: Final = 10
 """Commands that Google allows an account."""
+CALM: Final = 8.0
+"""Seconds in which workers that are live have done with starting."""
 SOON: Final = 15.0
 """Seconds until those are live for which there are commands."""
 UNSAID: Final = 2.0
@@ -100,14 +102,22 @@ class Waits:
 async def powerless_under_limits(bench: Bench) -> Outcome:
     """A node loses its power in a minute in which nothing but extensions has been sent."""
     await _nothing_but_extensions(bench)
-    return await powerless_in_a_minute_used_up(bench)
+    return await _powerless_under_limits(bench)
 
 
 async def powerless_in_a_minute_used_up(bench: Bench) -> Outcome:
-    """A node loses its power, and more Generates may be needed than Google allows in that minute.
+    """A node loses its power, and Google's minute has no room: the relay has just started."""
+    # Ten workers have started a moment ago, and take the processors still; bars are of a quiet machine.
+    await asyncio.sleep(CALM)
+    told = (await bench.relay.nest("commands"))["commands"]
+    room = PER_MINUTE - sum(one["time"] > time.time() - MINUTE + SOON for one in told)
+    outcome = await _powerless_under_limits(bench)
+    outcome.expect(room <= 1, f"the minute was not used up: it had room for {room}")
+    return outcome
 
-    So it is when the relay has just started.
-    """
+
+async def _powerless_under_limits(bench: Bench) -> Outcome:
+    """A node loses its power, and more Generates may be needed than Google allows in that minute."""
     node = bench.fullest()
     lost, before = bench.on(node), len((await bench.relay.nest("commands"))["commands"])
     waits = Waits(bench, lost)
