@@ -226,6 +226,8 @@ class MediaTransport:
         )
         if self._dtls.state != "connected":
             raise PeerConnectError("dtls", "the DTLS handshake failed (certificate, fingerprint or SRTP profile)")
+        if self._closing:  # meanwhile: nobody would close what is opened now
+            raise PeerConnectError("dtls", "the connection was closed while it was made")
         self.protector = SrtpProtector(self._dtls._tx_srtp)
         self.path = self._open_path(self._connection._nominated[1])
         self._read_media()
@@ -348,6 +350,7 @@ class MediaTransport:
         for ice in (self._next, self._in_use.ice):
             if ice is not None:
                 await ice.stop()
+        self._stop_reading()  # before its number is another's
         if isinstance(self.path, UdpPath):
             self.path.close()
 

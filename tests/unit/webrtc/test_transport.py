@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 
 import pytest
 from aioice.ice import CandidatePair
+from aiortc import RTCDtlsParameters
 from pylibsrtp import Policy, Session
 
+from relay_worker import native
 from relay_worker.rtp import rtcp
 from relay_worker.webrtc.addresses import default_host_addresses
 from relay_worker.webrtc.gso import UdpPath
 from relay_worker.webrtc.protector import SLOT_SIZE, SLOTS, SrtpProtector
-from relay_worker.webrtc.transport import MediaTransport
+from relay_worker.webrtc.transport import MediaTransport, PeerConnectError
 from tests.fixtures.two_ends import remote
 
 pytestmark = pytest.mark.usefixtures("data_path")
@@ -82,6 +85,59 @@ async def test_what_the_peer_sends_to_another_of_our_addresses_is_read() -> None
         assert ours.media.rejected == 0
     finally:
         await asyncio.gather(ours.close(), peer.close())
+
+
+async def test_nothing_is_opened_by_a_connection_that_is_closed_while_it_is_made() -> None:
+    """Its descriptor would be closed with the loop still watching it, and the next one of that number be deaf."""
+    ours = MediaTransport(addresses=["127.0.0.1"], on_wake=lambda now: None, on_frames=lambda *frames: None)
+    peer = MediaTransport(addresses=["127.0.0.1"])
+    peer._connection.ice_controlling = False
+    start, stop, closing, go_on = ours._dtls.start, ours._dtls.stop, list[asyncio.Task[None]](), asyncio.Event()
+
+    async def stop_late() -> None:
+        await go_on.wait()
+        await stop()
+
+    async def start_late(parameters: RTCDtlsParameters) -> None:
+        await start(parameters)
+        closing.append(asyncio.get_running_loop().create_task(ours.close()))
+        await asyncio.sleep(0)  # it has begun
+
+    ours._dtls.stop, ours._dtls.start = stop_late, start_late  # type: ignore[method-assign]
+    here, there = await ours.gather(), await peer.gather()
+    made = asyncio.gather(
+        ours.connect(remote(there, "client")), peer.connect(remote(here, "server")), return_exceptions=True
+    )
+    (error, _) = await made
+    go_on.set()
+    await asyncio.gather(*closing, peer.close())
+    assert isinstance(error, PeerConnectError)
+    assert (ours._incoming, ours.path, ours.media.arrivals) == (None, None, None)
+
+
+async def test_what_reads_stops_before_the_socket_is_closed() -> None:
+    ours = MediaTransport(addresses=["127.0.0.1"], on_wake=lambda now: None, on_frames=lambda *frames: None)
+    peer = MediaTransport(addresses=["127.0.0.1"])
+    peer._connection.ice_controlling = False
+    here, there = await ours.gather(), await peer.gather()
+    await asyncio.gather(ours.connect(remote(there, "client")), peer.connect(remote(here, "server")))
+    incoming, loop = ours._incoming, asyncio.get_running_loop()
+    assert incoming is not None
+    number = incoming.fileno()
+    assert (ours.media.arrivals is None) == (native.compiled() is None)
+    await asyncio.gather(ours.close(), peer.close())
+    assert incoming.fileno() < 0
+    await ours.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(number)
+    near, far = socket.socketpair()
+    came = asyncio.Event()
+    with near, far, socket.socket(fileno=os.dup2(near.fileno(), number)):  # who has its number next
+        loop.add_reader(number, came.set)
+        far.send(b"x")
+        async with asyncio.timeout(10):
+            await came.wait()
+        loop.remove_reader(number)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
