@@ -1,7 +1,8 @@
 """The state database in an object of a cluster: SQLite in memory, whose whole image is written, compressed.
 
-A journal entry counts as written when the API server has taken the image: only then may its command go out. What can
-wait (answers, leases) waits for a second and is written with whatever has come together by then.
+A journal entry counts as written when the API server has taken the image: only then may its command go out. A lease is
+written at once, as a stream that ends with its supervisor costs another command. What can wait waits for a second and
+is written with whatever has come together by then.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ from relay_supervisor.fleet.pods.api import ApiAway, ApiRefused
 from relay_supervisor.google.errors import MinuteUnknown, NotInCommand
 from relay_supervisor.state.mirror import in_one_transaction, opened
 from relay_supervisor.state.schema import NewerSchema, migrate
-from relay_supervisor.state.state_database import Row
+from relay_supervisor.state.state_database import LEASES, Row
 
 log = logging.getLogger(__name__)
 
 TOGETHER: Final = 1.0
-"""Seconds for which a write waits for others, unless a command waits for it."""
+"""Seconds for which a write waits for others, unless a command waits for it or it is a lease's."""
 APART: Final = 0.1
 """Least seconds between two writes."""
 WITHIN: Final = 5.0
@@ -119,6 +120,8 @@ class ClusterDatabase:
         in_one_transaction(self._connection, [(sql, parameters)])
         self._changes += 1
         self._changed.set()
+        if row[0].startswith(LEASES):
+            self._urgent.set()
 
     async def before_sending(self, *, extends: bool) -> None:
         """Return when the API server has all writes so far and we are in command; raises NotInCommand."""
@@ -165,10 +168,10 @@ class ClusterDatabase:
                 self._changed.clear()
                 await self._changed.wait()
             if not self._waiting:
-                self._urgent.clear()
                 await pause(self._clock, TOGETHER, self._urgent)
             if self._closed:
                 break
+            self._urgent.clear()
             if await self.save():
                 await self._clock.sleep(APART)
             else:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 Row = tuple[str, str]
 """What a write is about: its kind, and which of them."""
+LEASES: Final = "lease "
+"""How the kind begins of those that are about leases."""
 
 
 class StateDatabase(Protocol):

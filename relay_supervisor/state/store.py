@@ -21,7 +21,7 @@ from relay_supervisor.google.quota.command import Command, Verb
 from relay_supervisor.state.account_rows import AccountRows, SavedLease
 from relay_supervisor.state.database import Database
 from relay_supervisor.state.rows import AbandonedRow, CallRow, LeaseRow, PortRow, RowReader, WorkerRow, columns
-from relay_supervisor.state.state_database import StateDatabase
+from relay_supervisor.state.state_database import LEASES, StateDatabase
 
 STATE_FILE: Final = "relay.sqlite3"
 """The file in the state directory of a supervisor that is alone."""
@@ -151,12 +151,12 @@ class Store:
     def save_lease(self, account: str, lease: SavedLease) -> None:
         """Save a lease in its present form."""
         row: list[object] = msgspec.to_builtins(self._rows.lease_row(lease))
-        self.database.write((f"lease {account}", lease.camera), _WRITE_LEASE, account, *row)
+        self.database.write((f"{LEASES}{account}", lease.camera), _WRITE_LEASE, account, *row)
 
     def forget_lease(self, account: str, camera: str) -> None:
         """Delete a lease that is gone."""
         sql = "DELETE FROM leases WHERE account = ? AND camera = ?"
-        self.database.write((f"lease {account}", camera), sql, account, camera)
+        self.database.write((f"{LEASES}{account}", camera), sql, account, camera)
 
     def leases(self, account: str) -> list[SavedLease]:
         """Leases that are still alive; the others are deleted."""

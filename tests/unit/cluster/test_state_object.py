@@ -181,6 +181,25 @@ async def test_while_the_server_is_away_nothing_is_sent_and_all_is_written_later
         await StateObject(gone, "relay", "three").claim(b"")
 
 
+async def test_a_lease_is_written_at_once_and_what_can_wait_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream whose supervisor ends in the second after Google's answer: the next one has to know of it."""
+    monkeypatch.setattr(cluster_database, "TOGETHER", 60.0)
+    objects = ClusterObjects()
+    one = await supervisor(objects, "one")
+    for number in (1, 2):  # also behind one that was written
+        writes = objects.writes
+        one.store.save_lease("acct", lease(number))
+        async with asyncio.timeout(30.0):
+            while objects.writes == writes:
+                await asyncio.sleep(0.01)
+    two = await supervisor(objects, "two")
+    assert [saved.camera for saved in two.store.leases("acct")] == ["cam1", "cam2"]
+    writes = objects.writes
+    two.store.save_local_port("cam1", 5000)
+    await asyncio.sleep(0.3)
+    assert objects.writes == writes
+
+
 async def test_whoever_is_not_in_command_does_not_even_ask() -> None:
     objects = ClusterObjects()
     one = await supervisor(objects, "one")
