@@ -253,7 +253,7 @@ class WebRtcSource(SourceState):
 
     def _came(self, frames: bytes, now: float, more: bool, error: Exception | None = None) -> None:
         """What one wake brought of RTP: to the sink as it is where it takes that, else packet by packet. With `more`
-        there is something else behind it, and `_woken` follows. `error` was raised by who hears its sound.
+        there is something else behind it, and `_woken` follows. `error` was raised by who took it.
         """
         ingest, feed = self.ingest, self._feed
         if ingest is None or self.state not in CONNECTED:

@@ -106,7 +106,7 @@ arrivals_read(PyObject *object, PyObject *Py_UNUSED(nothing))
     return result;
 }
 
-/* listen(sink, session, source): who hears sound that comes alone from now on; None for nobody. */
+/* listen(sink, session, source): who takes media from now on; None for nobody. */
 static PyObject *
 arrivals_listen(PyObject *object, PyObject *const *arguments, Py_ssize_t count)
 {
