@@ -197,7 +197,7 @@ class MediaTransport:
                 await self._connect_ice(ice, remote)
         except TimeoutError:
             raise PeerConnectError("ice", f"no way to {self._peer} after an ICE restart within {timeout:g} s") from None
-        pair = ice._connection._nominated[1]
+        pair = self._nominated(ice)
         relayed = pair.protocol.transport.get_extra_info("socket") is None
         if relayed or not isinstance(path, UdpPath) or ip_header(pair.remote_addr[0]) != before:
             raise PeerConnectError("ice", f"the way to {self._peer} is of another kind after an ICE restart")
@@ -213,9 +213,11 @@ class MediaTransport:
             except (ValueError, AssertionError):
                 continue  # a name or a syntax we cannot use; the other candidates may do
         await ice.addRemoteCandidate(None)
+        self._expect_open("ice")
         await ice.start(
             RTCIceParameters(usernameFragment=remote.ice_ufrag, password=remote.ice_pwd, iceLite=remote.ice_lite)
         )
+        self._expect_open("ice")
         if ice.state != "completed":
             raise PeerConnectError("ice", f"none of the addresses of {self._peer} answered our connectivity checks")
 
@@ -224,17 +226,16 @@ class MediaTransport:
         await self._dtls.start(
             RTCDtlsParameters([RTCDtlsFingerprint(algorithm=a, value=v) for a, v in remote.fingerprints])
         )
+        self._expect_open("dtls")
         if self._dtls.state != "connected":
             raise PeerConnectError("dtls", "the DTLS handshake failed (certificate, fingerprint or SRTP profile)")
-        if self._closing:  # meanwhile: nobody would close what is opened now
-            raise PeerConnectError("dtls", "the connection was closed while it was made")
         self.protector = SrtpProtector(self._dtls._tx_srtp)
-        self.path = self._open_path(self._connection._nominated[1])
+        self.path = self._open_path(self._nominated(self._in_use.ice))
         self._read_media()
         self._dtls.on("statechange", self._dtls_changed)
 
     def _read_media(self) -> None:
-        chosen = self._connection._nominated[1].protocol
+        chosen = self._nominated(self._in_use.ice).protocol
         for protocol in self._connection._protocols:
             self.media.intercept(protocol, self._dtls._rx_srtp, self._incoming if protocol is chosen else None)
         if self.media.arrivals is not None and self._incoming is not None:
@@ -243,8 +244,18 @@ class MediaTransport:
 
     @property
     def ip_header(self) -> int:
-        """Bytes of the IP header of packets to the peer, once connected."""
-        return ip_header(self._connection._nominated[1].remote_addr[0])
+        """Bytes of the IP header of packets to the peer, while connected. Raises PeerConnectError when ICE has ended."""
+        return ip_header(self._nominated(self._in_use.ice).remote_addr[0])
+
+    def _nominated(self, ice: RTCIceTransport) -> aioice.ice.CandidatePair:
+        pair = ice._connection._nominated.get(1)
+        if pair is None:  # the peer's consent has run out meanwhile, or somebody closes us
+            raise PeerConnectError("ice", f"the way to {self._peer} has ended")
+        return pair
+
+    def _expect_open(self, stage: str) -> None:
+        if self._closing:  # nobody would close what is opened now
+            raise PeerConnectError(stage, "the connection was closed while it was made")
 
     def _open_path(self, pair: aioice.ice.CandidatePair) -> PacketPath:
         transport = pair.protocol.transport

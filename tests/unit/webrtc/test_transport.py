@@ -115,6 +115,33 @@ async def test_nothing_is_opened_by_a_connection_that_is_closed_while_it_is_made
     assert (ours._incoming, ours.path, ours.media.arrivals) == (None, None, None)
 
 
+@pytest.mark.parametrize("after", [0, 1, 40])
+async def test_a_connection_that_is_closed_before_it_is_made_says_so(after: int) -> None:
+    """So many rounds of the loop after its beginning, in which it is not made."""
+    ours, peer = MediaTransport(addresses=["127.0.0.1"]), MediaTransport(addresses=["127.0.0.1"])
+    _, there = await ours.gather(), await peer.gather()
+    connecting = asyncio.get_running_loop().create_task(ours.connect(remote(there, "client")))
+    for _ in range(after):
+        await asyncio.sleep(0)
+    await asyncio.gather(ours.close(), peer.close())
+    with pytest.raises(PeerConnectError, match="closed while it was made"):
+        await connecting
+
+
+async def test_an_ice_restart_whose_old_way_has_ended_meanwhile_has_failed() -> None:
+    """The peer's consent runs out while it is asked for the restart: aioice forgets what it had nominated."""
+    ours, peer = MediaTransport(addresses=["127.0.0.1"]), MediaTransport(addresses=["127.0.0.1"])
+    peer._connection.ice_controlling = False
+    here, there = await ours.gather(), await peer.gather()
+    await asyncio.gather(ours.connect(remote(there, "client")), peer.connect(remote(here, "server")))
+    assert ours.ip_header == 20
+    await ours.gather_again()
+    await ours._connection.close()
+    with pytest.raises(PeerConnectError, match="the way to the SFU has ended"):
+        await ours.reconnect(remote(there, "client"))
+    await asyncio.gather(ours.close(), peer.close())
+
+
 async def test_what_reads_stops_before_the_socket_is_closed() -> None:
     ours = MediaTransport(addresses=["127.0.0.1"], on_wake=lambda now: None, on_frames=lambda *frames: None)
     peer = MediaTransport(addresses=["127.0.0.1"])
