@@ -79,9 +79,9 @@ kubernetes: $(VENV)/installed-dev ## build a true Kubernetes for tests, once (De
 	$(BIN)/python -m tests.cluster.binaries
 
 # Clusters of three nodes side by side, whose tests mostly wait.
-CLUSTERS ?= 5
+CLUSTERS ?= 4
 
-cluster: kubernetes ## tests on a true Kubernetes with three nodes, none of which may be skipped (root; three minutes)
+cluster: kubernetes ## tests on a true Kubernetes with three nodes, none of which may be skipped (root; three to five minutes)
 	RELAY_REQUIRE_CLUSTER=1 $(BIN)/pytest tests/cluster -n $(CLUSTERS) --dist worksteal $(ARGS)
 
 cluster-matrix: kubernetes ## what a lost node, a hung worker and so on cost 20 cameras in Pods (root; alone on the machine; an hour and a half)

@@ -116,7 +116,7 @@ class Api:
                 return found
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{path} is after {within} s still {json.dumps(found.get('status', found))[:2000]}")
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.2)
 
     async def gone(self, path: str, within: float = WAIT_SECONDS) -> None:
         """Return once there is no such object any more. Raises TimeoutError."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import ssl
 import subprocess
@@ -19,6 +20,8 @@ from tests.fixtures.ports import free_port, free_ports
 START_SECONDS: Final = 120
 """What each program may take until it serves, on a machine that has much else to do; 5 s on one that has not."""
 _STOP_SECONDS: Final = 10
+_FEWER_COLLECTIONS: Final = {"GOGC": "400"}
+"""Go's memory is freed four times less often than by default: a sixth of the processor for 550 MB instead of 320."""
 
 
 class Program:
@@ -48,6 +51,7 @@ class Program:
             self._process = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", "--", *self._command],
                 cwd=self._log.parent,
+                env=os.environ | _FEWER_COLLECTIONS,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

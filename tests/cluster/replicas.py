@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import httpx
 
-from tests.cluster.pod_relay import LOOPBACK, Trial
+from tests.cluster.pod_relay import BETWEEN_LOOKS, LOOPBACK, Trial
 from tests.fixtures.ports import free_ports
 from tests.fixtures.supervisor_process import environment, toml
 
@@ -81,7 +81,7 @@ class One:
         began = time.monotonic()
         while not ((found := await self.status()) and condition(found)):
             assert time.monotonic() - began < within, f"{self.name}: not {what}: {found}\n{self.log.read_text()}"
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(BETWEEN_LOOKS)
         return time.monotonic() - began
 
 

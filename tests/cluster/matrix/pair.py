@@ -18,7 +18,7 @@ from tests.cluster.dns import name_server
 from tests.cluster.engine import Cluster, ClusterNode
 from tests.cluster.matrix.bench import RTSP, WEB_RTC, Outcome
 from tests.cluster.matrix.patience import PATIENCE
-from tests.cluster.pod_relay import FPS
+from tests.cluster.pod_relay import BETWEEN_LOOKS, FPS
 from tests.cluster.pods import of
 from tests.cluster.shipped import NAMESPACE, WORKERS, Sent, copied, dashboard, documented, fill_in, shell, with_tls
 from tests.fixtures.control_interface import ControlInterface
@@ -118,7 +118,7 @@ class Pair(ControlInterface):
             if time.monotonic() - began > within:
                 told = [(one.name, one.status.get("seat"), _told(one)) for one in seen]
                 raise AssertionError(f"after {within:.0f} s still not: {what}; {told}")
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(BETWEEN_LOOKS)
         return seen
 
     async def settled(self, *, alone: bool = False) -> Seen:
