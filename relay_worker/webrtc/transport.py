@@ -244,7 +244,7 @@ class MediaTransport:
 
     @property
     def ip_header(self) -> int:
-        """Bytes of the IP header of packets to the peer, while connected. Raises PeerConnectError when ICE has ended."""
+        """Bytes of the IP header of packets to the peer, once connected. Raises PeerConnectError when ICE has ended."""
         return ip_header(self._nominated(self._in_use.ice).remote_addr[0])
 
     def _nominated(self, ice: RTCIceTransport) -> aioice.ice.CandidatePair:
