@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+T = TypeVar("T")
 
 
 class Slots(Protocol):
@@ -153,7 +155,7 @@ class Wake(Protocol):
 
 
 class ReaderParts(NamedTuple):
-    """What a `Reader` calls and looks at, in its order. Without TLS the last six are None."""
+    """What a `Reader` calls and looks at, in its order. Without TLS the last eight are None."""
 
     buffer: bytearray
     """What is read into; the bytes in it are gone at the next wake."""
@@ -181,6 +183,8 @@ class ReaderParts(NamedTuple):
     """What `read` raises."""
     wanting: type[ssl.SSLError] | None = None
     """What it raises where the rest of a record has not come."""
+    tls: object | None = None
+    """OpenSSL's connection (`Compiled.watch_tls`), where it is known: `read` keeps it, and only says what is wrong."""
 
 
 class Reader(Protocol):
@@ -319,6 +323,12 @@ class Compiled(Protocol):
 
     def Arrivals(self, datagrams: object, calls: ArrivalCalls, /) -> Arrivals:
         """Of the socket of these `Datagrams`. Raises ValueError for what is none."""
+        ...
+
+    def watch_tls(self, file: str, wrap: Callable[[], T], /) -> tuple[T, object | None]:
+        """What `wrap` returns, and the connection that it has made with the OpenSSL of an extension module, of which
+        that is the file. None where OpenSSL is no library that can be called, or made none.
+        """
         ...
 
     def Reader(self, fd: int, parts: ReaderParts, /) -> Reader:

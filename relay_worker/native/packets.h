@@ -118,6 +118,7 @@ int send_slots(Slots *slots, int fd, const void *address, size_t address_size, P
 /* What the other files add to the module. */
 int add_slots(PyObject *module);
 int add_wakes(PyObject *module);
+PyObject *watch_tls(PyObject *module, PyObject *arguments);
 int add_readers(PyObject *module);
 int add_datagrams(PyObject *module);
 int add_arrivals(PyObject *module);

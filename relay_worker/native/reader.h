@@ -7,7 +7,7 @@
 
 /* The order of `ReaderParts` in the package. */
 enum { BUFFER, NOW_CALL, SINK, OF_SESSION, SOURCE, ENDED, GO_ON, TAKE, INCOMING, OUTGOING, READ, WRITE, RECORD, REFUSAL,
-       WANTING, READER_PARTS };
+       WANTING, TLS, READER_PARTS };
 
 typedef struct {
     PyObject_HEAD
@@ -15,6 +15,7 @@ typedef struct {
     Py_ssize_t wakes;
     int vain;      /* waits that brought nothing, in a row */
     int in_record; /* what has come ends within one */
+    void *connection; /* OpenSSL's, which the part `READ` keeps; NULL where it is not known */
     Py_buffer buffer;
     PyObject *parts[READER_PARTS];
 } Reader;
@@ -22,5 +23,7 @@ typedef struct {
 PyObject *hand_over(PyObject *function, const char *format, ...);
 PyObject *caught(void);
 int decrypt(Reader *self, Py_ssize_t size, PyObject **data, PyObject **done);
+void *connection_in(PyObject *found);
+int decrypt_directly(Reader *self, Py_ssize_t size, PyObject **data, int *pending);
 
 #endif

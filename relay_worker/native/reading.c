@@ -193,6 +193,7 @@ reader_clear(PyObject *object)
 {
     Reader *self = (Reader *)object;
     self->fd = -1; /* nothing is read any more */
+    self->connection = NULL;
     if (self->buffer.obj != NULL)
         PyBuffer_Release(&self->buffer);
     for (int index = 0; index < READER_PARTS; index++)
@@ -234,7 +235,9 @@ reader_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
     self->fd = fd;
     for (int index = 0; index < READER_PARTS; index++)
         self->parts[index] = Py_NewRef(PyTuple_GetItem(parts, index));
-    if (PyObject_GetBuffer(self->parts[BUFFER], &self->buffer, PyBUF_WRITABLE)) {
+    PyObject *tls = self->parts[TLS];
+    if ((tls != Py_None && (self->connection = connection_in(tls)) == NULL) ||
+        PyObject_GetBuffer(self->parts[BUFFER], &self->buffer, PyBUF_WRITABLE)) {
         Py_DECREF(self);
         return NULL;
     }

@@ -1,5 +1,6 @@
-/* TLS records, decrypted by the standard library's OpenSSL: its two memory BIOs and its read are called as the Python calls
- * them. A part of a record waits in OpenSSL for its rest; what else is not data is for the Python, which goes on from there.
+/* TLS records, decrypted by the standard library's OpenSSL: directly (`openssl.c`), or by its two memory BIOs and its read, called
+ * as the Python calls them. A part of a record waits in OpenSSL for its rest; what else is not data is for the Python, which
+ * goes on from there.
  */
 
 #include "reader.h"
@@ -90,22 +91,31 @@ wants_more(Reader *self)
     return 1;
 }
 
+/* Write `size` bytes of the buffer to the memory BIO; 0 with an exception. */
+static int
+write_records(Reader *self, Py_ssize_t size)
+{
+    PyObject *view = PyMemoryView_FromMemory(self->buffer.buf, size, PyBUF_READ);
+    PyObject *written = view == NULL ? NULL : PyObject_CallFunctionObjArgs(self->parts[WRITE], view, NULL);
+    Py_XDECREF(view);
+    Py_XDECREF(written);
+    return written != NULL;
+}
+
 /* Decrypt `size` bytes of the buffer, and put what they are behind `*data`, which may be NULL. 0 with an exception, or where
  * the Python was asked instead; `*done` is what that said, and `*data` is gone. */
 int
 decrypt(Reader *self, Py_ssize_t size, PyObject **data, PyObject **done)
 {
     self->in_record = 0;
-    PyObject *view = PyMemoryView_FromMemory(self->buffer.buf, size, PyBUF_READ);
-    PyObject *written = view == NULL ? NULL : PyObject_CallFunctionObjArgs(self->parts[WRITE], view, NULL);
-    Py_XDECREF(view);
-    if (written == NULL) {
+    PyObject *record;
+    int pending = 1, ended = 0, result = 0;
+    if (self->connection != NULL && (result = decrypt_directly(self, size, data, &pending)) > 0)
+        return 1;
+    if (result < 0 || (self->connection == NULL && !write_records(self, size))) {
         Py_CLEAR(*data);
         return 0;
     }
-    Py_DECREF(written);
-    PyObject *record;
-    int pending = 1, ended = 0;
     while (pending > 0 && (record = read_record(self, &ended)) != NULL) {
         if (*data == NULL)
             *data = record;

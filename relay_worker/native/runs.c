@@ -162,6 +162,7 @@ static PyMethodDef functions[] = {
     {"pass_fragments", (PyCFunction)(void (*)(void))pass_fragments, METH_FASTCALL, NULL},
     {"measure", (PyCFunction)(void (*)(void))measure, METH_FASTCALL, NULL},
     {"kept", history_kept, METH_O, NULL},
+    {"watch_tls", watch_tls, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

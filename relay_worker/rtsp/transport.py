@@ -6,6 +6,7 @@ makes two system calls per record, and servers write up to four records per RTP 
 
 from __future__ import annotations
 
+import _ssl
 import asyncio
 import functools
 import os
@@ -48,17 +49,38 @@ def plain_read(tls: ssl.SSLObject) -> Callable[[int], bytes]:
     return read
 
 
+def wrapped(
+    compiled: native.Compiled | None,
+    context: ssl.SSLContext,
+    incoming: ssl.MemoryBIO,
+    outgoing: ssl.MemoryBIO,
+    host: str,
+) -> tuple[ssl.SSLObject, object | None]:
+    """TLS with `host` over these, and what compiled code reads it by where it can: with OpenSSL 3, as a library."""
+    wrap = functools.partial(context.wrap_bio, incoming, outgoing, server_hostname=host)
+    file = getattr(_ssl, "__file__", None)
+    if compiled is None or file is None or not ssl.OPENSSL_VERSION.startswith("OpenSSL 3."):
+        return wrap(), None
+    return compiled.watch_tls(file, wrap)
+
+
 class Connection:
     """One connected socket; `on_data(bytes)` is called once per wake, `on_closed(error)` once at the end.
 
-    `on_closed` gets None when the server closed the connection in order. Nothing is called after `close`.
+    `on_closed` gets None when the server closed the connection in order. Nothing is called after `close`. `known` is
+    what compiled code reads `tls` by.
     """
 
     def __init__(
-        self, sock: socket.socket, tls: ssl.SSLObject | None, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO
+        self,
+        sock: socket.socket,
+        tls: ssl.SSLObject | None,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        known: object | None = None,
     ) -> None:
         self._sock = sock
-        self._tls, self._incoming, self._outgoing = tls, incoming, outgoing
+        self._tls, self._incoming, self._outgoing, self._known = tls, incoming, outgoing, known
         self._loop = asyncio.get_running_loop()
         self._unsent = bytearray()
         self._on_data: Callable[[bytes], None] | None = None
@@ -99,6 +121,7 @@ class Connection:
                 record=_RECORD,
                 refusal=ssl.SSLError,
                 wanting=ssl.SSLWantReadError,
+                tls=self._known,
             )
         self._on_data = lambda data: take(data, clock.now(), None, None)
         self._reader = compiled.Reader(self._sock.fileno(), parts)
@@ -270,9 +293,9 @@ async def connect(host: str, port: int, context: ssl.SSLContext | None, timeout:
             sock = await _connect_any(addresses, host, port, timeout)
             stage = RtspStage.TLS
             incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-            tls = None
+            tls = known = None
             if context is not None:
-                tls = context.wrap_bio(incoming, outgoing, server_hostname=host)
+                tls, known = wrapped(native.compiled(), context, incoming, outgoing, host)
                 await _handshake(tls, sock, incoming, outgoing, host)
     except BaseException as error:
         if sock is not None:
@@ -280,7 +303,7 @@ async def connect(host: str, port: int, context: ssl.SSLContext | None, timeout:
         if isinstance(error, TimeoutError):
             raise RtspTimeoutError(stage, f"no connection to {host}:{port} within {timeout:g} s") from None
         raise
-    return Connection(sock, tls, incoming, outgoing)
+    return Connection(sock, tls, incoming, outgoing, known)
 
 
 async def _resolve(host: str, port: int) -> list[tuple[int, Any]]:

@@ -27,7 +27,7 @@ from tests.fuzz.test_native_memory import LOADING, ROOT, SANITIZERS, SOURCE, TES
 FILES: Final = (
     *("pictures.c", "payloads.c", "sending.c", "hearing.c", "transcoding.c"),
     *("smoother.c", "reading.c", "records.c", "history.c", "blocks.c"),
-    *("datagrams.c", "arriving.c", "listening.c"),
+    *("datagrams.c", "arriving.c", "listening.c", "openssl.c"),
 )
 PLAIN: Final = ("-O1", "-ffp-contract=off")
 SECONDS: Final = 300

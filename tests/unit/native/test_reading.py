@@ -24,7 +24,7 @@ from relay_worker.media.opus import OpusTranscoder
 from relay_worker.rtsp import transport
 from relay_worker.rtsp.source import RtspSource
 from relay_worker.rtsp.states import RtspState
-from relay_worker.rtsp.transport import Connection, client_context, plain_read
+from relay_worker.rtsp.transport import Connection, client_context, plain_read, wrapped
 from tests.fuzz.sound_streams import HBR, UNITS, framed, hbr
 from tests.unit.native.test_pictures import SLICE, Pair, fragments
 
@@ -65,14 +65,16 @@ class Told:
 class Reading:
     """A connection that compiled code reads, and both its ends."""
 
-    def __init__(self, folder: Path, secret: bool) -> None:
+    def __init__(self, folder: Path, secret: bool, *, directly: bool = True) -> None:
         near, far = socket.socketpair()
         near.setblocking(False)
         bios = [ssl.MemoryBIO() for _ in range(4)]
-        tls = server = None
+        tls = server = known = None
         if secret:
             context, ca_file = make_server_context(folder)
-            tls = client_context(str(ca_file)).wrap_bio(bios[0], bios[1], server_hostname="127.0.0.1")
+            compiled = native.decide("compiled" if directly else "python")
+            tls, known = wrapped(compiled, client_context(str(ca_file)), bios[0], bios[1], "127.0.0.1")
+            assert (known is not None) == directly
             server = context.wrap_bio(bios[2], bios[3], server_side=True)
             for _ in range(4):
                 for end, out, into in ((tls, bios[1], bios[2]), (server, bios[3], bios[0])):
@@ -86,7 +88,7 @@ class Reading:
             except ssl.SSLWantReadError:
                 pass
         self.server, self.told, self.clock = Server(far, server, bios[3], bios[2]), Told(), ManualClock(1001.0)
-        self.connection = Connection(near, tls, bios[0], bios[1])
+        self.connection = Connection(near, tls, bios[0], bios[1], known)
         self.connection.start(lambda data: None, self.told.closed.append)
         self.session: object = None
         self.source: Any = self.told
@@ -111,17 +113,17 @@ class Reading:
         return self.read(self.server.coded(data))
 
 
-@pytest.fixture(params=[True, False], ids=["TLS", "plain"])
+@pytest.fixture(params=["TLS", "TLS by its read", "plain"])
 async def reading(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Reading]:
-    made = Reading(tmp_path, request.param)
+    made = Reading(tmp_path, request.param != "plain", directly=request.param == "TLS")
     yield made
     made.connection.close()
     made.server.sock.close()
 
 
-@pytest.fixture
-async def secret(tmp_path: Path) -> AsyncIterator[Reading]:
-    made = Reading(tmp_path, True)
+@pytest.fixture(params=[True, False], ids=["directly", "by its read"])
+async def secret(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Reading]:
+    made = Reading(tmp_path, True, directly=request.param)
     made.begin()
     yield made
     made.connection.close()
@@ -466,6 +468,8 @@ def test_what_is_no_reader() -> None:
             compiled.Reader(fd, given)
     with pytest.raises(BufferError):
         compiled.Reader(3, parts._replace(buffer=bytes(8)))
+    with pytest.raises(ValueError, match="PyCapsule_GetPointer"):
+        compiled.Reader(3, parts._replace(tls=5))
     with pytest.raises(TypeError):
         compiled.Reader(3, list(parts))
     with pytest.raises(TypeError):
