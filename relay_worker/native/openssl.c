@@ -61,7 +61,8 @@ find_openssl(const char *file)
         if ((found[index] = dlsym(library, symbols[index])) == NULL)
             return -1;
     memcpy(&openssl, found, sizeof found);
-    return openssl.new_index(OF_CONNECTIONS, 0, NULL, note_connection, NULL, NULL) < 0 ? -1 : 1;
+    int place = openssl.new_index(OF_CONNECTIONS, 0, NULL, note_connection, NULL, NULL);
+    return place < 0 ? -1 : 1;
 }
 
 /* watch_tls(file: str, wrap) -> what wrap() returns, and the connection that OpenSSL has made meanwhile, or None */
@@ -108,7 +109,8 @@ decrypt_directly(Reader *self, Py_ssize_t size, PyObject **data, int *pending)
     }
     openssl.clear_errors();
     int read = 1;
-    while ((*pending = openssl.pending(incoming) > 0) && room - at >= LONGEST) { /* whole, or its rest would stay there */
+    /* A record is read whole, or its rest would stay in OpenSSL. */
+    while ((*pending = openssl.pending(incoming) > 0) && room - at >= LONGEST) {
         if (!(read = openssl.read(self->connection, text + at, room - at, &got)))
             break;
         at += got;

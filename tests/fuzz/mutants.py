@@ -83,6 +83,19 @@ EQUIVALENT: Final[dict[str, str]] = {
     "reader_read: int number = 1, came = receive(self, &data, &number, &done);": "it is read where it was set",
     "receive_rest: self->vain = came ? 0 : self->vain + (self->vain < (MOST_VAIN + 1));": "beyond the bound is as good",
     "receive_rest: self->vain = came ? 0 : self->vain + (self->vain <= MOST_VAIN);": "beyond the bound is as good",
+    "find_openssl: int place = openssl.new_index(OF_CONNECTIONS, 1, NULL, note_connection, NULL, NULL);": "unused",
+    "find_openssl: return place <= 0 ? -1 : 1;": "OpenSSL's first place is 1",
+    "find_openssl: return place < 1 ? -1 : 1;": "likewise",
+    "find_openssl: return place < 0 ? -2 : 1;": "below zero either way",
+    "find_openssl: return place < 0 ? -0 : 1;": "OpenSSL fails here for want of memory alone",
+    "find_openssl: return place < 0 ? -1 : 2;": "above zero either way",
+    "watch_tls: if (is_known >= 0)": "it is no longer zero",
+    "decrypt_directly: while ((*pending = openssl.pending(incoming) > 0) && room - at > LONGEST) {": "the Python "
+    "takes it",
+    "decrypt_directly: int in_record = !read && openssl.error(self->connection, 1) == WANT_READ;": "the Python's read "
+    "says so",
+    "decrypt: if (self->connection != NULL && (result = decrypt_directly(self, size, data, &pending)) > 1)": "the "
+    "Python says the same",
     "decrypt: if (pending >= 0 && !ended && wants_more(self))": "with nothing pending there is no exception",
     "reader_new: if (PyTuple_Size(parts) != READER_PARTS || fd <= 0) {": "standard input is open",
     "reader_new: if (PyTuple_Size(parts) != READER_PARTS || fd < 1) {": "likewise",
@@ -94,7 +107,7 @@ EQUIVALENT: Final[dict[str, str]] = {
     "reader_new: {NULL, NULL, 1, NULL},": "the flags of nothing",
     "add_readers: return failed ? -2 : 0;": "a truth value",
     "add_readers: return failed ? -0 : 0;": "a module fails for want of memory alone",
-    "decrypt: int pending = 2, ended = 0;": "above zero either way",
+    "decrypt: int pending = 2, ended = 0, result = 0;": "above zero either way",
     "decrypt: pending = *data == NULL ? -0 : is_pending(self->parts[INCOMING]);": "records fail to be joined for want "
     "of memory alone",
     "decrypt: pending = *data == NULL ? -2 : is_pending(self->parts[INCOMING]);": "below zero either way",
