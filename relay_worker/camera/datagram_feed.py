@@ -68,14 +68,16 @@ class DatagramFeed(SessionState):
         """
         if not (self.in_step or self._comes_into_step(ingest)):
             return None
+        before = self._sink.video_number
         done = self._wakes.take_wake(self.feed, frames, now)
         if done == native.OTHERS_LEFT:
             self._wakes.take_left(self.feed, now)
         elif done != native.DONE:
             return None
-        elif frames[1] == SOUND_CHANNEL:
+        number = self._sink.video_number
+        if number == before:
             return Kind.AUDIO
-        if (number := self._sink.video_number) is not None:
+        if number is not None:
             ingest.received(number)
         return Kind.VIDEO
 

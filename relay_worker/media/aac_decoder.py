@@ -9,7 +9,10 @@ from __future__ import annotations
 from typing import Final
 
 import av
+import av.codec.context
 from av.audio.codeccontext import AudioCodecContext
+
+from relay_worker import native
 
 USUAL: Final = (bytes.fromhex("1408"), bytes.fromhex("140856e500"))
 """AudioSpecificConfig (ISO 14496-3) of what most cameras send: AAC-LC, 16 kHz, mono; the second says that there is no
@@ -31,6 +34,13 @@ def aac_decoder(config: bytes) -> AudioCodecContext:
     Whether the configuration can be decoded turns out when it first decodes (`av.error.FFmpegError`).
     """
     return _opened.pop(config, None) or _decoder(config)
+
+
+def direct_decoder(decoder: AudioCodecContext) -> object | None:
+    """By what compiled code asks this decoder, which has decoded something; None where it asks PyAV."""
+    compiled = native.compiled()
+    file = av.codec.context.__file__
+    return None if compiled is None or file is None else compiled.find_decoder(file, decoder)
 
 
 def _decoder(config: bytes) -> AudioCodecContext:

@@ -17,7 +17,7 @@ from av.audio.plane import AudioPlane
 from av.audio.resampler import AudioResampler
 
 from relay_worker import native
-from relay_worker.media.aac_decoder import aac_decoder
+from relay_worker.media.aac_decoder import aac_decoder, direct_decoder
 from relay_worker.media.coded import coded
 from relay_worker.media.opus_encoder import (
     FRAME_SECONDS,
@@ -153,7 +153,13 @@ class OpusTranscoder(TranscoderState):
         if chain is None or self._decoder is None or (encoder := chain.wake_parts()) is None:
             return None, guards
         return native.TranscodingParts(
-            self, clock=self.clock, packet=av.Packet, decode=self._decoder.decode, refusals=_UNDECODABLE, **encoder
+            self,
+            clock=self.clock,
+            packet=av.Packet,
+            decode=self._decoder.decode,
+            refusals=_UNDECODABLE,
+            decoder=direct_decoder(self._decoder),
+            **encoder,
         ), guards
 
     def _open_decoder(self) -> AudioCodecContext:

@@ -11,7 +11,10 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-enum { BLOCK = 64 * 1024 }; /* bytes; what is larger gets a block of its own */
+enum {
+    BLOCK = 64 * 1024, /* bytes; what is larger gets a block of its own */
+    SPARE = 2,
+};
 
 typedef struct {
     PyObject_HEAD
@@ -21,21 +24,19 @@ typedef struct {
 
 static PyTypeObject *block_type;
 static Block *filling; /* what is kept next goes there */
-static uint8_t *spare; /* memory of a block that nobody uses: one is emptied about as often as one is begun */
+static uint8_t *spare[SPARE]; /* memory of blocks that nobody uses: one is emptied about as often as one is begun */
+static int spares;
 
 /* NULL where there is none. */
 static uint8_t *
 take_memory(size_t size)
 {
-    uint8_t *data = size == BLOCK ? spare : NULL;
-    if (data != NULL) {
-        spare = NULL;
-        return data;
-    }
+    if (size == BLOCK && spares)
+        return spare[--spares];
 #ifdef __SANITIZE_ADDRESS__ /* which knows where this ends */
     return malloc(size);
 #else
-    data = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    uint8_t *data = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     return data == MAP_FAILED ? NULL : data;
 #endif
 }
@@ -43,8 +44,8 @@ take_memory(size_t size)
 static void
 give_back(uint8_t *data, size_t size)
 {
-    if (size == BLOCK && spare == NULL) {
-        spare = data;
+    if (size == BLOCK && spares < SPARE) {
+        spare[spares++] = data;
         return;
     }
 #ifdef __SANITIZE_ADDRESS__

@@ -8,7 +8,6 @@
 enum {
     MOST_PACKET = 1500,    /* what pylibsrtp decrypts */
     MOST_FRAMES = 1 << 15, /* bytes; what is not read stays in the socket, which wakes the loop again */
-    FRAME_HEADER = 4,
     NO_CHANNEL = 255, /* of packets that are of no stream */
 };
 

@@ -119,13 +119,9 @@ hear_bytes(Wake *self, PyObject *const *parts, PyObject *lists, PyObject *buffer
         return PyLong_FromLong(0);
     }
     double media = work.runs[0].media;
-    PyObject *bytes = PyBytes_FromStringAndSize((const char *)unit, (Py_ssize_t)size), *heard = NULL;
-    if (bytes == NULL || keep_packets(&work, parts, self->kind, now_object))
-        heard = NULL;
-    else if (self->transcoding.encode == NULL || !follows_on(&self->transcoding, media, now))
-        heard = Py_BuildValue("(Od)", bytes, media);
-    else if (!transcode(self, &work, bytes, media, now_object))
-        heard = PyLong_FromLong(DONE);
-    Py_XDECREF(bytes);
-    return heard;
+    if (keep_packets(&work, parts, self->kind, now_object))
+        return NULL;
+    if (self->transcoding.encode == NULL || !follows_on(&self->transcoding, media, now))
+        return Py_BuildValue("(y#d)", unit, (Py_ssize_t)size, media);
+    return transcode(self, &work, unit, size, media, now_object) ? NULL : PyLong_FromLong(DONE);
 }

@@ -153,8 +153,9 @@ history_kept(PyObject *Py_UNUSED(module), PyObject *run)
 
 /* Forget what is older than the history reaches; -1 with an exception. */
 static int
-forget(PyObject *history, PyObject *runs, double now)
+forget(Output *output, PyObject *runs, double now)
 {
+    PyObject *history = output->parts[HISTORY];
     double expired = now - slot_of(history, f_kept_seconds)->r;
     for (;;) {
         PyObject *oldest = PySequence_GetItem(runs, 0);
@@ -174,7 +175,9 @@ forget(PyObject *history, PyObject *runs, double now)
         if (!(sent < expired))
             return 0;
         if (is_own && is_empty(ATTRIBUTE(history, resent))) {
-            failed = call(runs, n_popleft, NULL, NULL);
+            PyObject *left = call_again(&output->methods[POPLEFT], runs, n_popleft, NULL);
+            failed = left == NULL;
+            Py_XDECREF(left);
             slot_of(history, f_kept_bytes)->i -= size;
         }
         else
@@ -185,9 +188,9 @@ forget(PyObject *history, PyObject *runs, double now)
 }
 
 int
-keep_run(const Work *work, const Run *run, PyObject *history, PyObject *material, const Sent *sent)
+keep_run(const Work *work, const Run *run, Output *output, PyObject *material, const Sent *sent)
 {
-    PyObject *runs = ATTRIBUTE(history, kept_runs);
+    PyObject *history = output->parts[HISTORY], *runs = ATTRIBUTE(history, kept_runs);
     Py_ssize_t count = run->out_end - run->out_first;
     Kept *kept = runs == NULL ? NULL : kept_new(count, sent, run->bytes);
     if (kept == NULL) {
@@ -198,11 +201,13 @@ keep_run(const Work *work, const Run *run, PyObject *history, PyObject *material
     kept->data = Py_NewRef(material);
     memcpy(kept->payloads, work->payloads + run->out_first, (size_t)count * sizeof(Piece));
     Py_INCREF(runs); /* whatever the Python does meanwhile */
-    int failed = call(runs, n_append, (PyObject *)kept, NULL);
+    PyObject *done = call_again(&output->methods[APPEND], runs, n_append, (PyObject *)kept);
+    int failed = done == NULL;
+    Py_XDECREF(done);
     Py_DECREF((PyObject *)kept);
     if (!failed) {
         slot_of(history, f_kept_bytes)->i += run->bytes;
-        failed = forget(history, runs, sent->at);
+        failed = forget(output, runs, sent->at);
     }
     Py_DECREF(runs);
     if (!failed && slot_of(history, f_kept_bytes)->i > slot_of(history, f_most_kept)->i)

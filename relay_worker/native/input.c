@@ -12,11 +12,11 @@ int
 split(Work *work, PyObject *lists)
 {
     size_t at = 0;
-    while (work->size - at >= 4 && work->data[at] == DOLLAR) {
+    while (work->size - at >= FRAME_HEADER && work->data[at] == DOLLAR) {
         size_t size = read16(work->data + at + 2);
-        if (size > work->size - at - 4)
+        if (size > work->size - at - FRAME_HEADER)
             break;
-        Piece piece = {(uint32_t)(at + 4), (uint32_t)size, 0};
+        Piece piece = {(uint32_t)(at + FRAME_HEADER), (uint32_t)size, 0};
         int channel = work->data[at + 1];
         if (channel == work->channel) {
             if (work->packet_count == MAX_PACKETS)
@@ -34,7 +34,7 @@ split(Work *work, PyObject *lists)
             work->other_channels[work->other_count] = (uint8_t)channel;
             work->others[work->other_count++] = piece;
         }
-        at += 4 + size;
+        at += FRAME_HEADER + size;
     }
     work->taken = at;
     return at == work->size || work->data[at] == DOLLAR;
@@ -216,9 +216,9 @@ keep_packets(Work *work, PyObject *const *parts, PyObject *kind, PyObject *now)
     return 0;
 }
 
-/* What the parser, the receiver and the passthrough remember, and packets of others in the parser's lists. */
+/* What the parser, the receiver and the passthrough remember. */
 int
-keep_input(Work *work, PyObject *const *parts, PyObject *lists, PyObject *kind, PyObject *now)
+keep_input(Work *work, PyObject *const *parts, PyObject *kind, PyObject *now)
 {
     int has_frame = 0;
     for (int index = 0; index < work->run_count; index++)
@@ -232,6 +232,13 @@ keep_input(Work *work, PyObject *const *parts, PyObject *lists, PyObject *kind, 
         if (!failed)
             set_object(slot_of(parts[PASSTHROUGH], f_carry), carry);
     }
+    return failed ? -1 : 0;
+}
+
+int
+leave_others(const Work *work, PyObject *lists)
+{
+    int failed = 0;
     for (int index = 0; !failed && index < work->other_count; index++) {
         PyObject *key = PyLong_FromLong(work->other_channels[index]);
         PyObject *list = key == NULL ? NULL : PyDict_GetItemWithError(lists, key);

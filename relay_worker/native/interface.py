@@ -123,6 +123,8 @@ class TranscodingParts(NamedTuple):
     """Bytes of each, of all channels."""
     frame_bytes: int
     """Of the samples of one packet."""
+    decoder: object | None = None
+    """What is asked instead of `decode` (`Compiled.find_decoder`), whose object keeps it."""
 
 
 StillSo = tuple[object, str, object]
@@ -328,6 +330,12 @@ class Compiled(Protocol):
     def watch_tls(self, file: str, wrap: Callable[[], T], /) -> tuple[T, object | None]:
         """What `wrap` returns, and the connection that it has made with the OpenSSL of an extension module, of which
         that is the file. None where OpenSSL is no library that can be called, or made none.
+        """
+        ...
+
+    def find_decoder(self, file: str, decoder: object, /) -> object | None:
+        """By what this open audio decoder of PyAV's is asked with the libavcodec of an extension module, of which that
+        is the file. None where that is no library that can be called, or not as expected.
         """
         ...
 

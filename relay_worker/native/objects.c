@@ -85,6 +85,23 @@ call(PyObject *object, int name, PyObject *first, PyObject *second)
     return done == NULL ? -1 : 0;
 }
 
+PyObject *
+call_again(Method *found, PyObject *object, int name, PyObject *argument)
+{
+    if (found->object != object) {
+        PyObject *method = PyObject_GetAttr(object, names[name]), *before = found->method;
+        if (method == NULL)
+            return NULL;
+        found->object = object;
+        found->method = method;
+        Py_XDECREF(before);
+    }
+    PyObject *method = Py_NewRef(found->method); /* whatever is called */
+    PyObject *done = argument == NULL ? PyObject_CallNoArgs(method) : PyObject_CallFunctionObjArgs(method, argument, NULL);
+    Py_DECREF(method);
+    return done;
+}
+
 int
 hand_on(const Work *work, const Run *run, PyObject *pipeline, int method, PyObject *material)
 {

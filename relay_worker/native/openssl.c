@@ -14,6 +14,8 @@ enum {
     OF_CONNECTIONS = 0, /* CRYPTO_EX_INDEX_SSL */
     WANT_READ = 2,      /* SSL_ERROR_WANT_READ */
     LONGEST = 16384,    /* bytes of text in a record (RFC 8446, 5.1) */
+    CLEAR_MODE = 78,    /* SSL_CTRL_CLEAR_MODE */
+    RELEASE_BUFFERS = 0x10, /* SSL_MODE_RELEASE_BUFFERS */
 };
 
 typedef void Made(void *connection, void *value, void *data, int index, long number, void *argument);
@@ -26,12 +28,12 @@ typedef struct {
     void *(*outgoing)(const void *connection);
     int (*write)(void *bio, const void *data, int size);
     size_t (*pending)(void *bio);
-    void (*clear_errors)(void);
+    long (*control)(void *connection, int command, long number, void *pointer);
     int (*new_index)(int kind, long number, void *argument, Made *made, void *copied, void *freed);
 } OpenSSL;
 
 static const char *const symbols[] = {
-    "SSL_read_ex", "SSL_get_error", "SSL_get_rbio", "SSL_get_wbio", "BIO_write", "BIO_ctrl_pending", "ERR_clear_error",
+    "SSL_read_ex", "SSL_get_error", "SSL_get_rbio", "SSL_get_wbio", "BIO_write", "BIO_ctrl_pending", "SSL_ctrl",
     "CRYPTO_get_ex_new_index",
 };
 
@@ -80,6 +82,8 @@ watch_tls(PyObject *Py_UNUSED(module), PyObject *arguments)
         awaited = &connection;
     PyObject *made = PyObject_CallNoArgs(wrap), *found = NULL;
     awaited = before;
+    if (connection != NULL) /* or 17 KB are allocated and freed for each record */
+        openssl.control(connection, CLEAR_MODE, RELEASE_BUFFERS, NULL);
     if (made != NULL)
         found = connection == NULL ? Py_NewRef(Py_None) : PyCapsule_New(connection, TAG, NULL);
     PyObject *both = found == NULL ? NULL : PyTuple_Pack(2, made, found);
@@ -107,7 +111,7 @@ decrypt_directly(Reader *self, Py_ssize_t size, PyObject **data, int *pending)
         PyErr_NoMemory();
         return -1;
     }
-    openssl.clear_errors();
+    /* No errors of before are cleared first: whoever of this thread's gets one raises it, and clears it. */
     int read = 1;
     /* A record is read whole, or its rest would stay in OpenSSL. */
     while ((*pending = openssl.pending(incoming) > 0) && room - at >= LONGEST) {

@@ -102,7 +102,7 @@ send(Output *output, Py_ssize_t filled)
         return failed ? -1 : call(output->parts[WRITER], n_flush, NULL, NULL);
     }
     Py_INCREF(address);
-    PyObject *number = PyObject_CallMethodObjArgs(sock, names[n_fileno], NULL);
+    PyObject *number = call_again(&output->methods[FILENO], sock, n_fileno, NULL);
     long fd = number == NULL ? -1 : PyLong_AsLong(number);
     Py_XDECREF(number);
     if (PyErr_Occurred()) {
@@ -201,7 +201,7 @@ send_run(const Work *work, const Run *run, Output *output, PyObject *material, P
     if (refused)
         slot_of(output->parts[PROTECTOR], f_failures)->i += refused;
     Sent sent = {now, first, timestamp, step, output->number_id ? first_number : 0};
-    if (output->parts[HISTORY] != Py_None && keep_run(work, run, output->parts[HISTORY], material, &sent))
+    if (output->parts[HISTORY] != Py_None && keep_run(work, run, output, material, &sent))
         return -1;
     if ((OI(keyframe_wanted) || now >= OR(next_report)) &&
         call(output->parts[SENDER], n__say_what_is_due, now_object, NULL))
@@ -271,4 +271,8 @@ clear_output(Output *output)
         PyBuffer_Release(&output->sent_size);
     for (int index = 0; index < OUTPUT_PARTS; index++)
         Py_CLEAR(output->parts[index]);
+    for (int index = 0; index < OUTPUT_METHODS; index++) {
+        output->methods[index].object = NULL;
+        Py_CLEAR(output->methods[index].method);
+    }
 }

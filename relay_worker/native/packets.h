@@ -12,7 +12,8 @@
 
 enum {
     RTP_HEADER = 12,
-    DOLLAR = 0x24,    /* RFC 2326 §10.12 */
+    DOLLAR = 0x24,    /* RFC 2326 §10.12, as the next */
+    FRAME_HEADER = 4,
     FU_A = 28,        /* RFC 6184 §5.8, as the next two */
     FU_START = 0x80,
     FU_END = 0x40,
@@ -119,6 +120,7 @@ int send_slots(Slots *slots, int fd, const void *address, size_t address_size, P
 int add_slots(PyObject *module);
 int add_wakes(PyObject *module);
 PyObject *watch_tls(PyObject *module, PyObject *arguments);
+PyObject *find_decoder(PyObject *module, PyObject *arguments);
 int add_readers(PyObject *module);
 int add_datagrams(PyObject *module);
 int add_arrivals(PyObject *module);

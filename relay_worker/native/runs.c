@@ -163,6 +163,7 @@ static PyMethodDef functions[] = {
     {"measure", (PyCFunction)(void (*)(void))measure, METH_FASTCALL, NULL},
     {"kept", history_kept, METH_O, NULL},
     {"watch_tls", watch_tls, METH_VARARGS, NULL},
+    {"find_decoder", find_decoder, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -1,8 +1,8 @@
 /* Sound from an access unit of AAC to Opus packets that have left: media/opus.py, where the unit follows on the one before.
  *
- * The decoder is PyAV's, called as the Python calls it; libopus is called by the addresses that the Python has of it. What
- * the next unit becomes is decided before it is decoded, as a decoder cannot be asked twice. Behind that the rest of the
- * Python's way is called for whatever is not plain.
+ * The decoder is PyAV's, asked directly (avcodec.c) or as the Python asks it; libopus is called by the addresses that the
+ * Python has of it. What the next unit becomes is decided before it is decoded, as a decoder cannot be asked twice. Behind
+ * that the rest of the Python's way is called for whatever is not plain.
  */
 
 #include "wake.h"
@@ -35,6 +35,8 @@ fill_transcoding(Transcoding *self, PyObject *given)
     self->rate = PyLong_AsLong(self->parts[SAMPLE_RATE]);
     self->stride = PyLong_AsSsize_t(self->parts[STRIDE]);
     self->frame_bytes = PyLong_AsSsize_t(self->parts[FRAME_BYTES]);
+    if (self->parts[DECODER] != Py_None && !fill_decoder(&self->decoder, self->parts[DECODER]))
+        return 0;
     return !PyErr_Occurred() && self->encode != NULL && self->context != NULL && self->rate > 0 && self->stride > 0 &&
            self->frame_bytes > 0 && self->frame_bytes <= MOST_FRAME && self->frame_bytes % self->stride == 0;
 }
@@ -43,6 +45,7 @@ void
 clear_transcoding(Transcoding *self)
 {
     self->encode = NULL;
+    clear_decoder(&self->decoder);
     for (int index = 0; index < TRANSCODING_PARTS; index++)
         Py_CLEAR(self->parts[index]);
 }
@@ -84,14 +87,16 @@ follows_on(Transcoding *self, double media, double now)
 
 /* A list of frames; NULL with an exception. */
 static PyObject *
-decode(Transcoding *self, PyObject *unit)
+decode(Transcoding *self, const uint8_t *unit, size_t length)
 {
-    PyObject *size = PyLong_FromSsize_t(PyBytes_Size(unit)), *frames = NULL;
-    PyObject *packet = size == NULL ? NULL : PyObject_CallFunctionObjArgs(self->parts[PACKET], size, NULL);
+    PyObject *bytes = PyBytes_FromStringAndSize((const char *)unit, (Py_ssize_t)length), *frames = NULL;
+    PyObject *size = PyLong_FromSize_t(length);
+    PyObject *packet = bytes == NULL || size == NULL ? NULL : PyObject_CallFunctionObjArgs(self->parts[PACKET], size, NULL);
     Py_XDECREF(size);
-    if (packet != NULL && !call(packet, n_update, unit, NULL))
+    if (packet != NULL && !call(packet, n_update, bytes, NULL))
         frames = PyObject_CallFunctionObjArgs(self->parts[DECODE], packet, NULL);
     Py_XDECREF(packet);
+    Py_XDECREF(bytes);
     return frames;
 }
 
@@ -191,13 +196,13 @@ keep_place(Transcoding *self, double now)
 
 /* _Encoder.encode of these samples, and what becomes of the packets. -1 with an exception. */
 static int
-take_samples(Wake *self, Work *work, const Py_buffer *samples, Py_ssize_t count, double media, PyObject *now)
+take_samples(Wake *self, Work *work, const uint8_t *samples, Py_ssize_t count, double media, PyObject *now)
 {
     Transcoding *with = &self->transcoding;
     PyObject *transcoder = with->parts[TRANSCODER], *chain = with->parts[CHAIN];
     uint8_t out[MAX_FRAMES * MOST_OPUS]; /* less than one is pending */
     keep_place(with, PyFloat_AsDouble(now));
-    int made = encode(with, samples->buf, count * with->stride, work, out);
+    int made = encode(with, samples, count * with->stride, work, out);
     REAL_OF(transcoder, expected_media) = media + (double)count / (double)with->rate;
     if (made < 0)
         return made == -1 ? call(transcoder, n_note_unencodable, NULL, NULL) : -1;
@@ -230,16 +235,15 @@ pass_frames(Wake *self, PyObject *frames, double media, PyObject *now)
     return done == NULL ? -1 : 0;
 }
 
-int
-transcode(Wake *self, Work *work, PyObject *unit, double media, PyObject *now)
+/* A unit by PyAV, which is asked as the Python asks it. */
+static int
+transcode_frames(Wake *self, Work *work, const uint8_t *unit, size_t size, double media, PyObject *now)
 {
     Transcoding *with = &self->transcoding;
-    PyObject *transcoder = with->parts[TRANSCODER];
-    REAL_OF(transcoder, latest_media) = media;
-    PyObject *frames = decode(with, unit);
+    PyObject *frames = decode(with, unit, size);
     if (frames == NULL && PyErr_ExceptionMatches(with->parts[REFUSALS])) {
         PyErr_Clear();
-        return call(transcoder, n_note_undecodable, NULL, NULL);
+        return call(with->parts[TRANSCODER], n_note_undecodable, NULL, NULL);
     }
     if (frames == NULL)
         return -1;
@@ -251,9 +255,30 @@ transcode(Wake *self, Work *work, PyObject *unit, double media, PyObject *now)
         failed = pass_frames(self, frames, media, now);
     }
     else {
-        failed = take_samples(self, work, &samples, count, media, now);
+        failed = take_samples(self, work, samples.buf, count, media, now);
         PyBuffer_Release(&samples);
     }
     Py_DECREF(frames);
+    return failed ? -1 : 0;
+}
+
+int
+transcode(Wake *self, Work *work, const uint8_t *unit, size_t size, double media, PyObject *now)
+{
+    Transcoding *with = &self->transcoding;
+    REAL_OF(with->parts[TRANSCODER], latest_media) = media;
+    if (with->decoder.context == NULL)
+        return transcode_frames(self, work, unit, size, media, now);
+    Samples samples;
+    int failed = decode_directly(&with->decoder, unit, size, with->stride, &samples);
+    if (failed)
+        return -1;
+    int fits = samples.count <= MAX_FRAMES * (with->frame_bytes / with->stride);
+    if (samples.data != NULL && fits)
+        failed = take_samples(self, work, samples.data, samples.count, media, now);
+    if (has_more(&with->decoder) || !fits)
+        samples.refused = 1; /* the Python makes anew what it needs */
+    if (!failed && samples.refused)
+        failed = call(with->parts[TRANSCODER], n_note_undecodable, NULL, NULL);
     return failed ? -1 : 0;
 }

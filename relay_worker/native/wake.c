@@ -22,6 +22,17 @@ is_kept(const Wake *self)
     return 0;
 }
 
+/* Packets of other channels: one of sound is heard at once, and nothing is left then; others are for the Python. -1 with an
+ * exception. */
+static int
+pass_others(Work *work, PyObject *const *parts, PyObject *lists, PyObject *now)
+{
+    int heard = listen_beside(work, parts, now);
+    if (heard > 0)
+        work->other_count = 0;
+    return heard ? heard < 0 : leave_others(work, lists);
+}
+
 /* The same for all bytes that are there: 0 when they are not plain, 1 and 2, 3 when there is no video in them; NULL with an
  * exception, behind which nothing of this wake is sent any more. */
 static PyObject *
@@ -42,7 +53,7 @@ take_bytes(Wake *self, PyObject *const *parts, PyObject *lists, PyObject *buffer
     if (plain) {
         PyObject *material = Py_NewRef(work.cut != NULL ? work.cut : buffer);
         work.v[whole ? f_taken_whole : f_taken_in].i++;
-        failed = keep_input(&work, parts, lists, self->kind, now_object);
+        failed = keep_input(&work, parts, self->kind, now_object);
         for (Py_ssize_t index = 0; whole && !failed && index < self->outputs; index++)
             failed = keep_output(&self->output[index]);
         if (whole && !failed && is_kept(self))
@@ -55,11 +66,13 @@ take_bytes(Wake *self, PyObject *const *parts, PyObject *lists, PyObject *buffer
                 failed = send_run(&work, run, &self->output[index], material, now_object, now);
         }
         Py_DECREF(material);
+        if (!failed && work.other_count)
+            failed = pass_others(&work, parts, lists, now_object);
     }
     Py_XDECREF(work.cut);
     if (failed)
         return NULL;
-    return PyLong_FromLong(!plain ? 0 : work.other_count ? 2 : 1);
+    return PyLong_FromLong(!plain ? 0 : work.other_count ? OTHERS_LEFT : DONE);
 }
 
 typedef PyObject *(*Taker)(Wake *self, PyObject *const *parts, PyObject *lists, PyObject *buffer, PyObject *now);
@@ -191,6 +204,9 @@ wake_traverse(PyObject *object, visitproc visit, void *arg)
     for (Py_ssize_t each = 0; each < self->outputs; each++)
         for (int index = 0; index < OUTPUT_PARTS; index++)
             Py_VISIT(self->output[each].parts[index]);
+    for (Py_ssize_t each = 0; each < self->outputs; each++)
+        for (int index = 0; index < OUTPUT_METHODS; index++)
+            Py_VISIT(self->output[each].methods[index].method);
     return 0;
 }
 

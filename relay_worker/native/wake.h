@@ -3,6 +3,7 @@
 #ifndef RELAY_WAKE_H
 #define RELAY_WAKE_H
 
+#include "avcodec.h"
 #include "state.h"
 
 enum {
@@ -35,7 +36,16 @@ enum { NAMES(NAME) NAME_COUNT };
 extern PyObject *names[NAME_COUNT];
 
 typedef struct {
+    PyObject *object; /* borrowed: `method` keeps it */
+    PyObject *method; /* of it, or NULL */
+} Method; /* as it was found last */
+
+/* Those of an output that are called at every run. */
+enum { FILENO, APPEND, POPLEFT, OUTPUT_METHODS };
+
+typedef struct {
     PyObject *parts[OUTPUT_PARTS];
+    Method methods[OUTPUT_METHODS];
     Slots *slots; /* one of the parts */
     uint32_t time_id, number_id;
     Py_buffer sent_at, sent_size; /* of `Feedback`, by number: doubles, and 16-bit integers */
@@ -54,7 +64,7 @@ typedef struct {
 /* The order of `TranscodingParts` in the package. */
 enum {
     TRANSCODER, CHAIN, SOUND_CLOCK, TRANSCODING_STATES, ENCODER = TRANSCODING_STATES, ENCODE, CONTEXT, PACKET, DECODE,
-    REFUSALS, SAMPLE_RATE, STRIDE, FRAME_BYTES, TRANSCODING_PARTS
+    REFUSALS, SAMPLE_RATE, STRIDE, FRAME_BYTES, DECODER, TRANSCODING_PARTS
 };
 
 /* opus_encode, or opus_encode_float */
@@ -66,6 +76,7 @@ typedef struct {
     void *context;
     long rate;
     Py_ssize_t stride, frame_bytes;
+    Decoder decoder;
     double error, budget; /* what is worked out of the next unit's place */
     int pause, settles;
 } Transcoding;
@@ -134,6 +145,9 @@ int make_guards(Wake *wake);
 /* -1 with an exception. */
 int set_item(PyObject *dict, PyObject *key, PyObject *value);
 int call(PyObject *object, int name, PyObject *first, PyObject *second);
+
+/* The same of one that has been called before, which is looked up only where the object is another. */
+PyObject *call_again(Method *found, PyObject *object, int name, PyObject *argument);
 int intern_names(void);
 
 /* Give the payloads of a run, which are parts of `material`, to a method of the Python, which sends them. -1 with an
@@ -151,10 +165,12 @@ int receive_packets(Work *work, PyObject *const *parts, double now);
 /* Write that back; -1 with an exception. */
 int keep_packets(Work *work, PyObject *const *parts, PyObject *kind, PyObject *now);
 
-/* The same for a wake with video: whether all of it is plain, up to the payloads of each run and their media times; and
- * packets of other channels into the parser's lists. */
+/* The same for a wake with video: whether all of it is plain, up to the payloads of each run and their media times. */
 int work_out_input(Work *work, PyObject *const *parts, double now);
-int keep_input(Work *work, PyObject *const *parts, PyObject *lists, PyObject *kind, PyObject *now);
+int keep_input(Work *work, PyObject *const *parts, PyObject *kind, PyObject *now);
+
+/* Put packets of other channels into the parser's lists. -1 with an exception. */
+int leave_others(const Work *work, PyObject *lists);
 int has_payloads(const Run *run);
 
 /* --- pictures.c: from packets to payloads; 0 where the Python has to decide. -------------------------------------- */
@@ -214,7 +230,7 @@ typedef struct {
 } Sent;
 
 /* SentHistory.append, of a run whose payloads are parts of `material`. -1 with an exception. */
-int keep_run(const Work *work, const Run *run, PyObject *history, PyObject *material, const Sent *sent);
+int keep_run(const Work *work, const Run *run, Output *output, PyObject *material, const Sent *sent);
 int add_kept(PyObject *module);
 
 /* kept(run) of the module */
@@ -266,6 +282,10 @@ int is_due(PyObject *source, PyObject *now);
  * reference to what became of it, DONE or NO_VIDEO; NULL with an exception. */
 PyObject *listen_in(PyObject *sink, PyObject *session, PyObject *data, PyObject *now);
 
+/* The same of a packet of sound that came with video, where there is nothing else: 1, 0 where nothing has happened, -1 with an
+ * exception. */
+int listen_beside(const Work *work, PyObject *const *parts, PyObject *now);
+
 /* --- transcoding.c ------------------------------------------------------------------------------------------------- */
 
 int fill_transcoding(Transcoding *transcoding, PyObject *given);
@@ -279,6 +299,6 @@ int follows_on(Transcoding *transcoding, double media, double now);
 int forward_sound(Wake *wake, Work *work, Run *run, PyObject *material, PyObject *now, int method);
 
 /* Decode, encode and send such a unit. -1 with an exception. */
-int transcode(Wake *wake, Work *work, PyObject *unit, double media, PyObject *now);
+int transcode(Wake *wake, Work *work, const uint8_t *unit, size_t size, double media, PyObject *now);
 
 #endif

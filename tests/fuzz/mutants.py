@@ -27,7 +27,7 @@ from tests.fuzz.test_native_memory import LOADING, ROOT, SANITIZERS, SOURCE, TES
 FILES: Final = (
     *("pictures.c", "payloads.c", "sending.c", "hearing.c", "transcoding.c"),
     *("smoother.c", "reading.c", "records.c", "history.c", "blocks.c"),
-    *("datagrams.c", "arriving.c", "listening.c", "openssl.c"),
+    *("datagrams.c", "arriving.c", "listening.c", "openssl.c", "avcodec.c"),
 )
 PLAIN: Final = ("-O1", "-ffp-contract=off")
 SECONDS: Final = 300
@@ -90,6 +90,27 @@ EQUIVALENT: Final[dict[str, str]] = {
     "find_openssl: return place < 0 ? -0 : 1;": "OpenSSL fails here for want of memory alone",
     "find_openssl: return place < 0 ? -1 : 2;": "above zero either way",
     "watch_tls: if (is_known >= 0)": "it is no longer zero",
+    "hear_by: done = sent == NULL ? -2 : 1;": "below zero either way",
+    "hear_by: done = sent == NULL ? -1 : 2;": "a truth value",
+    "listen_beside: int done = frame == NULL ? -2 : hear_by(ear, pipeline, frame, now);": "below zero either way",
+    "listen_beside: int done = frame == NULL ? -0 : hear_by(ear, pipeline, frame, now);": "for want of memory alone",
+    ": SPARE = 1,": "how much is kept is nobody's to see",
+    ": SPARE = 3,": "likewise",
+    "is_as_expected: packet->buffer->data == packet->data && packet->buffer->size > TRIED;": "there is more behind it",
+    "is_as_expected: is = avcodec.lay_out(frame, 1, S16P, silence, sizeof silence, 2) == sizeof silence && "
+    "frame->data[0] == silence &&": "the size is a multiple of it",
+    ": int linesize[7];": "what follows is aligned to where it was",
+    "find_avcodec: return is_as_expected() ? 2 : -1;": "above zero either way",
+    "find_avcodec: return is_as_expected() ? 1 : -2;": "below zero either way",
+    "find_avcodec: return is_as_expected() ? 1 : -0;": "it is looked for again",
+    "context_in: Py_ssize_t words = size == NULL ? 1 : PyLong_AsSsize_t(size) / "
+    "(Py_ssize_t)sizeof(void *);": "each type has a size",
+    "context_in: for (Py_ssize_t index = sizeof(PyObject) / sizeof(void *); found == NULL && index <= words; "
+    "index++) {": "nothing that is allocated begins so but a decoder",
+    "context_in: int ends[3];": "unused",
+    "find_decoder: void *context = is_known >= 0 ? context_in(object) : NULL;": "it is no longer zero",
+    "decode_directly: if ((frame->format != packed && frame->format != planar) || frame->data[1] != NULL || "
+    "frame->samples < 0 ||": "no frame is empty",
     "decrypt_directly: while ((*pending = openssl.pending(incoming) > 0) && room - at > LONGEST) {": "the Python "
     "takes it",
     "decrypt_directly: int in_record = !read && openssl.error(self->connection, 1) == WANT_READ;": "the Python's read "
@@ -125,8 +146,10 @@ EQUIVALENT: Final[dict[str, str]] = {
     "has two gigabytes",
     "count_of: return index == PyList_Size(payloads) && *size < INT32_MAX ? index : -1;": "likewise",
     "count_of: return index == PyList_Size(payloads) && *size <= INT32_MAX ? index : -2;": "below zero either way",
-    "take_memory: data = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -2, 0);": "of no file",
-    "take_memory: data = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -0, 0);": "of no file",
+    "take_memory: uint8_t *data = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -2, "
+    "0);": "of no file",
+    "take_memory: uint8_t *data = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -0, "
+    "0);": "of no file",
     "add_blocks: return block_type == NULL ? -2 : 0;": "a truth value",
     "add_blocks: return block_type == NULL ? -0 : 0;": "a module fails for want of memory alone",
     "block_new: Block *self = (Block *)allocate(block_type, 1); /* all zeros */": "it has no items",

@@ -7,7 +7,7 @@ import math
 import struct
 import sys
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -45,15 +45,15 @@ class Arriving:
         self.both.say(payload, ticks)
         return len(self.asked)
 
-    def picture(self, *behind: bytes, pause: float = 0.01) -> int:
-        """A picture, with packets behind it in the same wake; how often the Python was asked."""
+    def picture(self, *behind: bytes, before: Sequence[bytes] = (), pause: float = 0.01) -> int:
+        """A picture, with packets behind and before it in the same wake; how often the Python was asked."""
         both = self.both
         del self.asked[:]
         both.now += pause
         header = struct.pack("!BBHII", 0x80, 128 | VIDEO_TYPE, self.number & 0xFFFF, 3000 * self.number, 5)
         self.number += 1
         for path in (both.python, both.compiled):
-            path.receive([header + b"\x61\x88" + bytes(40), *behind], both.now)
+            path.receive([*before, header + b"\x61\x88" + bytes(40), *behind], both.now)
         asked = len(self.asked)
         _same("packets", both.python.take(), both.compiled.take())
         _same("state", both.python.state(), both.compiled.state())
@@ -105,6 +105,21 @@ def test_sound_that_comes_with_a_picture(arriving: Arriving) -> None:
     arriving.both.sequence, arriving.both.timestamp = arriving.both.sequence + 1, arriving.both.timestamp + TICKS
     assert arriving.picture(*packets) == 0
     assert audio.stats.packets == before + 1
+
+
+def test_a_picture_behind_sound_is_not_taken_for_sound(arriving: Arriving) -> None:
+    """The ingest would ask for it as soon as another is missing."""
+    both = arriving.both
+    nacks = [path.source.ingest.nack for path in (both.python, both.compiled)]  # type: ignore[union-attr]
+    for audio in both.audio:
+        audio._check_at = math.inf
+    assert arriving.say() == 0
+    packets = [both.packet(OPUS)]
+    both.sequence, both.timestamp = both.sequence + 1, both.timestamp + TICKS
+    assert arriving.picture(before=packets) == 1
+    arriving.number += 1
+    assert arriving.picture() == 1
+    assert [sorted(nack._missing) for nack in nacks] == [[arriving.number - 2]] * 2
 
 
 def test_what_is_missing_behind_such_pictures_is_asked_for(arriving: Arriving) -> None:
@@ -200,7 +215,7 @@ def test_what_is_raised_is_handed_on(arriving: Arriving, monkeypatch: pytest.Mon
     picture = struct.pack("!BBHII", 0x80, 128 | VIDEO_TYPE, arriving.number, 3000 * arriving.number, 5) + b"\x61\x88abc"
     packets = [both.packet(OPUS)] if kind == "sound" else [picture]
     if kind == "sound behind a picture":
-        packets.append(both.packet(OPUS))
+        packets += [both.packet(OPUS), both.packet(OPUS)]  # of one the Python is not asked
         monkeypatch.setattr(Pipeline, "take_left", broken)
     else:
         sender._next_report = 0.0

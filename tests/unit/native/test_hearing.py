@@ -187,7 +187,7 @@ def test_a_packet_in_two_wakes_is_heard_with_the_second(listener: Listener) -> N
 @pytest.mark.parametrize(
     "name", ["video before it", "video behind it", "a part of what follows", "two packets", "RTCP"]
 )
-def test_sound_that_comes_with_a_picture_is_heard(listener: Listener, name: str) -> None:
+def test_sound_that_comes_with_a_picture_is_heard_without_the_python(listener: Listener, name: str) -> None:
     pair, packet = listener.pair, listener.packet(hbr(UNITS[3]))
     picture = pair.framed([SLICE])
     data = {
@@ -197,7 +197,20 @@ def test_sound_that_comes_with_a_picture_is_heard(listener: Listener, name: str)
         "two packets": picture + packet + listener.packet(hbr(UNITS[4])),
         "RTCP": picture + packet + framed(3, b"\x80\xc9\x00\x01" + bytes(4)),
     }[name]
-    assert listener.receive(data) == name.startswith("video")
+    pipeline = pair.both[1].pipeline
+    before = pipeline.taken_whole + pipeline.taken_in
+    assert not listener.receive(data), "the Python was asked"
+    assert pipeline.taken_whole + pipeline.taken_in - before == (2 if name.startswith("video") else 1)
+
+
+def test_sound_that_comes_with_a_picture_goes_on_to_the_python_where_nothing_follows_on(listener: Listener) -> None:
+    units = [listener.pair.framed([SLICE]) + listener.packet(hbr(UNITS[3]))]
+    listener.timestamp += FRAME  # a unit is missing
+    units.append(listener.pair.framed([SLICE]) + listener.packet(hbr(UNITS[4])))
+    pipeline = listener.pair.both[1].pipeline
+    before = pipeline.taken_whole + pipeline.taken_in
+    assert [listener.receive(data) for data in units] == [False, False], "the Python was asked"
+    assert pipeline.taken_whole + pipeline.taken_in - before == 4
 
 
 @pytest.mark.parametrize("attributes", [{"_missing": True}, {"_timestamp": -1}, {"frames": 7}], ids=str)

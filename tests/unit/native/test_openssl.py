@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _ssl
+import ctypes
 import ssl
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from tests.unit.native.test_reading import Reading
 pytestmark = pytest.mark.skipif(bool(native.missing()), reason=native.missing())
 
 COMPILED: Any = None if native.missing() else native.decide("compiled")
+GET_MODE, RELEASE_BUFFERS = 33, 0x10  # SSL_CTRL_MODE, SSL_MODE_RELEASE_BUFFERS
 LONGEST = 16384
 """Bytes of text in a record (RFC 8446 §5.1)."""
 
@@ -33,6 +35,19 @@ def test_each_connection_is_known_by_itself() -> None:
     found = [wrap(client_context())[1] for _ in range(3)]
     assert len({repr(one) for one in found}) == 3
     assert all("relay_worker.SSL" in repr(one) for one in found)
+
+
+def test_its_buffers_are_kept() -> None:
+    """The standard library asks for them to be released (SSL_MODE_RELEASE_BUFFERS), which is 17 KB for each record."""
+    library, pointer = ctypes.CDLL(_ssl.__file__), ctypes.pythonapi.PyCapsule_GetPointer
+    library.SSL_ctrl.restype, pointer.restype = ctypes.c_long, ctypes.c_void_p
+    library.SSL_ctrl.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_long, ctypes.c_void_p]
+    pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
+    tls, known = wrap(client_context())
+    mode = library.SSL_ctrl(pointer(known, b"relay_worker.SSL"), GET_MODE, 0, None)
+    assert mode & RELEASE_BUFFERS == 0
+    assert mode, "the others are as they were"
+    assert tls is not None
 
 
 def test_what_makes_no_connection_is_known_by_none() -> None:
