@@ -7,8 +7,8 @@
  */
 
 #include "avcodec.h"
+#include "library.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -85,18 +85,14 @@ is_as_expected(void)
     return is;
 }
 
-/* Find the functions that an extension module calls, which has been loaded from there. */
+/* -1 where it cannot be used. */
 static int
 find_avcodec(const char *file)
 {
-    void *library = dlopen(file, RTLD_NOW | RTLD_NOLOAD);
     void *found[sizeof symbols / sizeof *symbols];
     _Static_assert(sizeof found == sizeof avcodec, "a function for each symbol");
-    if (library == NULL)
+    if (!find_functions(file, symbols, sizeof symbols / sizeof *symbols, found))
         return -1;
-    for (size_t index = 0; index < sizeof symbols / sizeof *symbols; index++) /* also in what it is linked with */
-        if ((found[index] = dlsym(library, symbols[index])) == NULL)
-            return -1;
     memcpy(&avcodec, found, sizeof found);
     return is_as_expected() ? 1 : -1;
 }

@@ -24,7 +24,9 @@ typedef struct {
 
 static PyTypeObject *block_type;
 static Block *filling; /* what is kept next goes there */
-static uint8_t *spare[SPARE]; /* memory of blocks that nobody uses: one is emptied about as often as one is begun */
+/* Memory of blocks that nobody uses. One is emptied about as often as one is begun, but not in turns: with a single one kept,
+ * memory was given back and taken anew several times a second. */
+static uint8_t *spare[SPARE];
 static int spares;
 
 /* NULL where there is none. */

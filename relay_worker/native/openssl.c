@@ -5,9 +5,9 @@
  * (CRYPTO_get_ex_new_index(3)). Nothing of CPython's own structures is looked at.
  */
 
+#include "library.h"
 #include "reader.h"
 
-#include <dlfcn.h>
 #include <string.h>
 
 enum {
@@ -50,18 +50,14 @@ note_connection(void *connection, void *Py_UNUSED(value), void *Py_UNUSED(data),
         *awaited = connection;
 }
 
-/* Find the functions that an extension module calls, which has been loaded from there. */
+/* -1 where it cannot be used. */
 static int
 find_openssl(const char *file)
 {
-    void *library = dlopen(file, RTLD_NOW | RTLD_NOLOAD);
     void *found[sizeof symbols / sizeof *symbols];
     _Static_assert(sizeof found == sizeof openssl, "a function for each symbol");
-    if (library == NULL)
+    if (!find_functions(file, symbols, sizeof symbols / sizeof *symbols, found))
         return -1;
-    for (size_t index = 0; index < sizeof symbols / sizeof *symbols; index++) /* also in what it is linked with */
-        if ((found[index] = dlsym(library, symbols[index])) == NULL)
-            return -1;
     memcpy(&openssl, found, sizeof found);
     int place = openssl.new_index(OF_CONNECTIONS, 0, NULL, note_connection, NULL, NULL);
     return place < 0 ? -1 : 1;
@@ -111,7 +107,8 @@ decrypt_directly(Reader *self, Py_ssize_t size, PyObject **data, int *pending)
         PyErr_NoMemory();
         return -1;
     }
-    /* No errors of before are cleared first: whoever of this thread's gets one raises it, and clears it. */
+    /* The thread's queue of errors is not emptied first (SSL_get_error(3)): whoever gets an error raises and clears it, as the
+     * standard library relies on, too. */
     int read = 1;
     /* A record is read whole, or its rest would stay in OpenSSL. */
     while ((*pending = openssl.pending(incoming) > 0) && room - at >= LONGEST) {
