@@ -39,6 +39,7 @@ _LOSS_WEIGHT: Final = 0.5
 _STEP: Final = 1.08
 _STEPS: Final = (1.2, 1.4, 1.6)  # beyond what the uplink last carried: it is a better one now
 _NEAR: Final = 1.1
+_GROWTH: Final = 0.2 * QUEUE_LIMIT  # of the queue from one report to the next: it is fuller than the report shows
 _TRIED: Final = 0.75  # share of the ceiling that must have been used for it to rise
 _FLOOR: Final = 0.7  # of a ceiling; what arrives may be little because little was sent
 _FUTILE: Final = 4  # decreases in a row that change nothing: the queue or the loss is not ours
@@ -122,7 +123,7 @@ class CongestionController:
         else:
             self._strained = self._futile = 0
             if self._own is not None:
-                self._increase(sample)
+                self._increase(sample, growing=queue > before + _GROWTH)
 
     def _decrease(self, sample: PathSample, queue: float, loss: float, now: float) -> None:
         queue_before, loss_before = self._before
@@ -151,7 +152,7 @@ class CongestionController:
         # The next report is about what is in flight now, before the decrease took effect.
         self._settle_until = now + 1.0 + min(1.0, max(0.0, queue))
 
-    def _increase(self, sample: PathSample) -> None:
+    def _increase(self, sample: PathSample, *, growing: bool) -> None:
         assert self._own is not None
         if not sample.limited:
             self._unlimited += 1
@@ -162,7 +163,7 @@ class CongestionController:
         capacity = self.capacity or 0.0
         if self._own < 0.9 * capacity:
             self._own = 0.9 * capacity
-        elif sample.delivered >= _TRIED * self._own:
+        elif sample.delivered >= _TRIED * self._own and not growing:
             if self._own < _NEAR * capacity:
                 self._own *= _STEP
             else:

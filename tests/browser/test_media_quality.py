@@ -184,7 +184,8 @@ async def test_an_uplink_of_80_percent_shows_a_thinned_live_picture(scene: Scene
     assert link is not None
     await asyncio.sleep(3.0)
     link.up.rate = 0.8 * 1.04 * statistics.median(s.video.bitrate_out for s in rig.stats[-3:])
-    await asyncio.sleep(4.0)  # until two reports have shown it
+    await rig.until(lambda: rig.stats[-1].video.ceiling > 0, "reports have shown it", within=20.0)
+    await asyncio.sleep(5.0)  # until what queued meanwhile has drained
     for _ in range(4):
         await rig.sfu("record", {})
         async with Lateness() as lateness:

@@ -203,3 +203,15 @@ def test_from_80_percent_to_full_takes_ten_seconds_at_most() -> None:
         thinned = world.pacer.stats.thinned_frames
         world.run(10)
         assert world.pacer.stats.thinned_frames == thinned, began
+
+
+def test_a_ceiling_does_not_rise_while_a_queue_grows() -> None:
+    control = CongestionController()
+    for second, queue in enumerate((0.2, 0.4, 0.4, 0.0, 0.0, 0.0, 0.0)):
+        control.update(PathSample(1e6, 0.0, queue, True), 10.0 + second)
+    known = control.ceiling
+    assert known is not None
+    control.update(PathSample(1e6, 0.0, 0.06, True), 17.0)
+    assert control.ceiling == known, "at the limit of 0.1 s it would be too late: a report is a second old"
+    control.update(PathSample(1e6, 0.0, 0.06, True), 18.0)
+    assert control.ceiling > known, "a longer way is not a queue that grows"
