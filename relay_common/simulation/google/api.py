@@ -54,7 +54,10 @@ class NestApi:
         """Listen and serve in the running loop."""
         listener = socket.create_server((self._host, self._port))
         self._port = listener.getsockname()[1]
-        config = uvicorn.Config(self._app(), lifespan="off", log_config=None, access_log=False, ws="none")
+        # Longer than the 5 s after which httpx gives a connection up: else both may end it as a request is sent.
+        config = uvicorn.Config(
+            self._app(), lifespan="off", log_config=None, access_log=False, ws="none", timeout_keep_alive=15
+        )
         self._server = _Server(config)
         self._serving = asyncio.create_task(self._server.serve(sockets=[listener]), name="nest api")
         while not self._server.started and not self._serving.done():

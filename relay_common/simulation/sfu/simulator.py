@@ -90,7 +90,13 @@ class SfuSimulator:
             raise
         self._http_port = listener.getsockname()[1]
         config = uvicorn.Config(
-            self.app, lifespan="off", log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=1
+            self.app,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            ws="none",
+            timeout_keep_alive=15,  # longer than httpx keeps one: else both may end it as a request is sent
+            timeout_graceful_shutdown=1,
         )
         self._server = _Server(config)
         self._serving = asyncio.create_task(self._server.serve(sockets=[listener]), name="sfu simulator")
