@@ -8,7 +8,8 @@ is the uplink's capacity.
 A receiver's own estimate (REMB) is weak evidence: a browser without send times estimates a tenth of what arrives at the
 same moment. It lowers the threshold for queueing delay, and the ceiling once the uplink was found overused, and has no
 effect by itself. A ceiling is probed again as soon as nothing suffers under it: the room media leaves below it is
-filled with retransmissions (`probing`), and when those arrive the ceiling rises.
+filled with retransmissions (`probing`), and when those arrive the ceiling rises, unless the queue grows
+meanwhile: it is longer by then than a report, up to a second old, can show.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _LOSS_WEIGHT: Final = 0.5
 _STEP: Final = 1.08
 _STEPS: Final = (1.2, 1.4, 1.6)  # beyond what the uplink last carried: it is a better one now
 _NEAR: Final = 1.1
-_GROWTH: Final = 0.2 * QUEUE_LIMIT  # of the queue from one report to the next: it is fuller than the report shows
+_GROWTH: Final = 0.2 * QUEUE_LIMIT  # of the queue from one report to the next, from which no ceiling rises
 _TRIED: Final = 0.75  # share of the ceiling that must have been used for it to rise
 _FLOOR: Final = 0.7  # of a ceiling; what arrives may be little because little was sent
 _FUTILE: Final = 4  # decreases in a row that change nothing: the queue or the loss is not ours
