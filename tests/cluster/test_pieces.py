@@ -17,7 +17,7 @@ from tests.cluster.kubelets import ahead, piecewise
 from tests.cluster.kubelets.pieces import AHEAD, Piece, pieces
 from tests.cluster.kubelets.piecewise import Result, run
 from tests.cluster.matrix.pair_rows import PAIR_ROWS
-from tests.cluster.matrix.patience import MINUTE, PATIENCE, patience
+from tests.cluster.matrix.patience import MINUTE, PATIENCE, at_once, patience
 from tests.cluster.matrix.rows import LIMITED_ROWS, ROWS
 from tests.fixtures.product_source import ROOT
 
@@ -48,6 +48,23 @@ def test_cameras_are_waited_for_at_the_pace_of_their_commands() -> None:
     used_up = BudgetStatus(limit=10, capacity=44, used=10)
     assert patience(used_up, 20, 7) > patience(ten_a_minute, 20, 7) + 60.0
     assert patience(BudgetStatus(limit=10, capacity=20), 20, 1) == PATIENCE + 3 * MINUTE, "it is never none"
+
+
+def test_what_a_minute_has_room_for_is_counted_with_stops_and_refusals() -> None:
+    def sent(time: float, command: str, status: int = 200) -> dict[str, object]:
+        return {"time": time, "device": "d", "command": f"{command}WebRtcStream", "status": status}
+
+    earlier = [sent(20.0 + number, "Extend") for number in range(5)]
+    assert at_once(3, [*earlier, *(sent(91.0, "Generate") for _ in range(3))], 5, 100.0) == 3
+    assert at_once(3, earlier, 5, 100.0) == 3, "none needs a command"
+    used_up = [sent(85.0, "Generate") for _ in range(10)]
+    assert at_once(3, [*used_up, *(sent(146.0, "Generate") for _ in range(3))], 10, 100.0) == 0
+    stopped = [command for _ in range(3) for command in (sent(91.0, "Stop"), sent(92.0, "Generate"))]
+    busy = [sent(50.0 + number, "Extend") for number in range(5)]
+    assert at_once(3, [*busy, *stopped], 5, 100.0) == 2, "the third one's Stop takes the last place"
+    refused = [sent(91.0, "Generate", 409), sent(92.0, "Stop"), sent(93.0, "Generate")]
+    assert at_once(1, [*busy, sent(60.0, "Extend"), sent(61.0, "Extend"), *refused], 7, 100.0) == 1
+    assert at_once(1, [*busy, *(sent(60.0, "Extend") for _ in range(3)), *refused], 8, 100.0) == 0
 
 
 def test_a_subset_has_no_other_rows() -> None:

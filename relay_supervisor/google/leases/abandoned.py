@@ -4,8 +4,8 @@ A WebRTC session without its receiver stays open at the camera, which serves onl
 is therefore sent again while the stream lives, and outlives the supervisor: the manager saves what is `pending`.
 
 Nobody knows whether Google grants a stream while an earlier one is open. Where a Generate is refused (409) meanwhile,
-the Stop is as urgent as that one, and so are those of other cameras from then on. An RTSP stream, which ends with its
-connection as far as is known, is stopped only then.
+the Stop is as urgent as that one, and so are those of other cameras of its protocol from then on: sessions over WebRTC
+say nothing of RTSP. An RTSP stream, which ends with its connection as far as is known, is stopped only then.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Final
 
 import msgspec
 
+from relay_common.protocol import Protocol
 from relay_common.secrets import Secret
 from relay_supervisor.google.errors import (
     Conflict,
@@ -51,7 +52,7 @@ class Abandoned:
         """Cameras whose Generate was refused while a stream of theirs was open."""
         self._ended: dict[str, float] = {}
         """By camera, when a Stop was last carried out."""
-        self._in_the_way = LearntRefusal(rng, enough=1.0)
+        self._in_the_way = {protocol: LearntRefusal(rng, enough=1.0) for protocol in Protocol}
         self.let_expire = 0
         """Streams left to expire because their camera had too many of them."""
 
@@ -60,7 +61,7 @@ class Abandoned:
         handle = command.handle.reveal()
         if handle in self._stops and self._stops[handle].orphan:
             return
-        command.blocking |= command.orphan and self._are_in_the_way(command.submitted)
+        command.blocking |= command.orphan and self._are_in_the_way(command)
         self._stops[handle] = command
         self._queue.submit(command)
         of_camera = [key for key, other in self._stops.items() if other.camera == command.camera]
@@ -70,7 +71,7 @@ class Abandoned:
 
     def keep(self, command: Command) -> None:
         """Send the Stop `command` only if Google refuses the camera another stream, as it may have been seen to."""
-        if self._are_in_the_way(command.submitted):
+        if self._are_in_the_way(command):
             self.add(command)
         else:
             self._kept[command.camera] = command
@@ -83,16 +84,19 @@ class Abandoned:
         sent = command.ticket.sent if command.ticket is not None else now
         there = [stop for stop in self.pending(now) if stop.camera == command.camera and stop.orphan]
         if isinstance(result, Conflict) and (there or self._ended.get(command.camera, -math.inf) >= sent):
-            if not self._are_in_the_way(now):
-                self._in_the_way.refused(1.0, now)
+            refusal = self._in_the_way[command.protocol]
+            if not refusal.believed or refusal.doubted(now):
+                refusal.refused(1.0, now)
             self._blocked.add(command.camera)
             for stop in there:
                 stop.blocking = True
         elif isinstance(result, LiveStream) and there:
-            self._in_the_way.disproved()
+            self._in_the_way[command.protocol].disproved()
 
-    def _are_in_the_way(self, now: float) -> bool:
-        return self._in_the_way.believed and not self._in_the_way.doubted(now)
+    def _are_in_the_way(self, stop: Command) -> bool:
+        """Whether streams like the one that `stop` ends are believed to be in the way of others."""
+        refusal = self._in_the_way[stop.protocol]
+        return refusal.believed and not refusal.doubted(stop.submitted)
 
     def cleared(self, camera: str, now: float) -> bool:
         """Whether a Generate of the camera's was refused, and nothing is in its way any more; told once."""

@@ -322,6 +322,7 @@ class LeaseBook:
     def _account_for(self, command: Command, result: Result, now: float) -> None:
         ticket = command.ticket
         assert ticket is not None
+        self.queue.answered(command)
         if (counted := counted_by(command, result, now)) is None:
             self.queue.give_back(ticket)
         else:

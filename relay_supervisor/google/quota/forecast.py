@@ -41,12 +41,13 @@ class Forecast:
 
     def _run_ahead(self, now: float) -> dict[str, float]:
         plan, times = copy.deepcopy(self._queue), dict[str, float]()
-        plan.budget.assume_answered(now)
+        plan.assume_answered(now)
         waiting = {command.camera for command in plan if command.verb is Verb.GENERATE}
         until, polls = now + _HORIZON, 0
         while waiting and now < until and polls < _MOST:
             polls += 1
             if (command := plan.poll(now)) is not None:
+                plan.answered(command)
                 if command.ticket is not None:
                     plan.budget.answered(command.ticket, now)
                 if command.verb is Verb.GENERATE:

@@ -3,10 +3,11 @@
 Order: extensions that are due, by expiry; the stop and generate that replace a stream which cannot be extended;
 generates, first attempts before retries and both before on-demand cameras; early extensions; stops that nothing waits
 for. The stop of a session whose receiver is gone precedes the generate that replaces it, but only while there is room
-for every waiting generate, too; where Google refuses the generate until then, the stop has its place. A generate is
-sent only if every live lease can still be extended after it, with time for a second attempt: recovery uses what the
-leases do not need and nothing more. Early extensions and on-demand cameras leave a place free, so that a lost stream
-gets one at once; early extensions are also paced, so that leases that began together drift apart.
+for every waiting generate, too; where Google refuses the generate until then, the stop has its place. While the stop is
+under way the generate waits for its answer, as Google may refuse it (409) before. A generate is sent only if every live
+lease can still be extended after it, with time for a second attempt: recovery uses what the leases do not need and
+nothing more. Early extensions and on-demand cameras leave a place free, so that a lost stream gets one at once; early
+extensions are also paced, so that leases that began together drift apart.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ _TRY: Final = 5.0
 """Seconds that an attempt rarely exceeds."""
 _FOLLOWS: Final = 20.0
 """Seconds for which a place is kept for the generate behind a blocking stop."""
+_ANSWERS: Final = 3.0
+"""Seconds for which a generate waits for the answer to its camera's stop: Google usually takes less than one."""
 
 
 _Key = tuple[str, Verb, str]
@@ -53,6 +56,8 @@ class CommandQueue:
         self._last_early = -math.inf
         self._followed: dict[str, float] = {}
         """Cameras whose blocking stop was sent, and when, until their generate is."""
+        self._stopping: dict[str, float] = {}
+        """Cameras with a stop under way, and when the last one was sent."""
         self._crowded = False  # a generate found no room in the current poll
         self._saving = False  # a generate needs the place that is free, and another one
 
@@ -84,6 +89,16 @@ class CommandQueue:
         self.budget.give_back(ticket)
         self._sent = [other for other in self._sent if other is not ticket]
 
+    def answered(self, command: Command) -> None:
+        """Google has answered `command`, or it was given up."""
+        if command.verb is Verb.STOP:
+            self._stopping.pop(command.camera, None)
+
+    def assume_answered(self, now: float) -> None:
+        """Go on as if Google had answered everything that is under way."""
+        self.budget.assume_answered(now)
+        self._stopping.clear()
+
     def find(self, camera: str, verb: Verb) -> Command | None:
         """The queued command of this camera and verb."""
         return self._commands.get((camera, verb, ""))
@@ -100,7 +115,7 @@ class CommandQueue:
             command
             for command in self._commands.values()
             if command.not_before <= now
-            and not (command.verb is Verb.GENERATE and command.camera in blocked)
+            and not (command.verb is Verb.GENERATE and (command.camera in blocked or self._stopped_at(command) > now))
             and not (full and command.call.method == EXECUTE)
             and self._held(command) <= now
         ]
@@ -130,6 +145,10 @@ class CommandQueue:
     def _held(self, command: Command) -> float:
         """The hold that applies to `command`: none to a listing, which shows at once what is wrong with the account."""
         return -math.inf if command.verb is Verb.LIST else self.held_until
+
+    def _stopped_at(self, command: Command) -> float:
+        """When the stop under way that `command` waits for will have been carried out, at the latest."""
+        return self._stopping.get(command.camera, -math.inf) + _ANSWERS
 
     def _rank(self, command: Command, now: float) -> tuple[int, int, float]:
         match command.verb:
@@ -245,6 +264,8 @@ class CommandQueue:
             self._followed[command.camera] = now
         elif command.verb is Verb.GENERATE:
             self._followed.pop(command.camera, None)
+        if command.verb is Verb.STOP:
+            self._stopping[command.camera] = now
         command.ticket = self.budget.take(command.call, now)
         self.executed += 1
         if command.call.method == EXECUTE:
@@ -262,6 +283,8 @@ class CommandQueue:
         """When to consider `command` again; `free` is when the next place is released."""
         api = self.budget.api
         ready = self.ready_at(command, now)
+        if command.verb is Verb.GENERATE:
+            ready = max(ready, self._stopped_at(command))
         if ready > now:
             return min(ready, max(command.deadline, now + TICK))
         chances = [free, command.deadline, command.due, command.deadline - api.span - api.guard - _TRY]

@@ -20,7 +20,7 @@ from relay_supervisor.status.verdict import spoken_verdict
 from tests.cluster.api import Json
 from tests.cluster.engine import ClusterNode
 from tests.cluster.matrix.bench import WEB_RTC, Bench, Outcome
-from tests.cluster.matrix.patience import EACH, MINUTE, PATIENCE
+from tests.cluster.matrix.patience import EACH, MINUTE, PATIENCE, PER_MINUTE, at_once
 from tests.fixtures.bus_peer import Attempt
 from tests.fixtures.product_source import ROOT
 
@@ -28,8 +28,6 @@ HEALED: Final = 8.0
 """Seconds for a worker that is heard again to do what it must not do."""
 PENDING: Final = 25.0
 """Seconds for which there is no room: longer than a worker of this machine may take to say hello."""
-PER_MINUTE: Final = 10
-"""Commands that Google allows an account."""
 CALM: Final = 8.0
 """Seconds in which workers that are live have done with starting."""
 SOON: Final = 15.0
@@ -69,8 +67,8 @@ class Waits:
 
     def __init__(self, bench: Bench, cameras: Collection[str]) -> None:
         self._bench, self._cameras = bench, cameras
-        self.unsaid = 0.0
-        """The longest time for which one waited and it was not said until when, in seconds."""
+        self.unsaid = (0.0, "")
+        """The longest time for which one waited and it was not said until when, in seconds; and what was said then."""
         self._silent_since: dict[str, float] = {}
         self._first: dict[str, float] = {}
         self._off: dict[str, float] = {}
@@ -88,7 +86,8 @@ class Waits:
             elif not waiting and one in self._first:
                 self._off.setdefault(one, wall - self._first[one])
             if waiting and not said:
-                self.unsaid = max(self.unsaid, now - self._silent_since.setdefault(one, now))
+                silent = now - self._silent_since.setdefault(one, now)
+                self.unsaid = max(self.unsaid, (silent, f"{camera.name}: {camera.lease.next_action}"))
             else:
                 self._silent_since.pop(one, None)
 
@@ -136,13 +135,12 @@ async def _powerless_under_limits(bench: Bench) -> Outcome:
     outcome.expect(told["most_in_any_minute"] <= PER_MINUTE, f"{told['most_in_any_minute']} commands in a minute")
     outcome.expect(not any(told["refused"].values()), f"Google refused some: {told['refused']}")
     outcome.allowed = MINUTE * (_minutes(bench, outcome) - 1)
-    needed = [one for one in told["commands"][before:] if one["command"].startswith("Generate")]
-    others = [one for one in told["commands"] if soon - MINUTE < one["time"] < soon and one not in needed]
-    at_once = max(0, len(lost) - max(0, len(needed) - max(0, PER_MINUTE - len(others))))
-    late = at_once > 0 and outcome.times[at_once - 1] > SOON
-    outcome.expect(not late, f"{at_once} could be live within {SOON:.0f} s, and were not")
-    outcome.words = "; ".join((f"{at_once} could be live within {SOON:.0f} s", *waits.words()))
-    outcome.expect(waits.unsaid <= UNSAID, f"when one gets a stream was not said for {waits.unsaid:.1f} s")
+    fit = at_once(len(lost), told["commands"], before, soon)
+    late = fit > 0 and outcome.times[fit - 1] > SOON
+    outcome.expect(not late, f"{fit} could be live within {SOON:.0f} s, and were not")
+    outcome.words = "; ".join((f"{fit} could be live within {SOON:.0f} s", *waits.words()))
+    unsaid, of = waits.unsaid
+    outcome.expect(unsaid <= UNSAID, f"when one gets a stream was not said for {unsaid:.1f} s ({of})")
     return outcome
 
 

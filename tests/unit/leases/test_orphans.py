@@ -245,12 +245,35 @@ def test_after_half_an_hour_it_is_tried_again_whether_google_refuses() -> None:
     assert {verb for verb, *_ in home.sent} == {Verb.GENERATE}, "it grants them: stops come last again"
 
 
+def test_a_generate_waits_for_the_answer_to_its_stop() -> None:
+    """Sent together, the stop came too late: a command for nothing, and another minute where no place was left."""
+    home = OneAtATime(1)
+    home.killed("cam0")
+    stop = home.book.poll(home.now)
+    assert stop is not None
+    assert stop.verb is Verb.STOP
+    assert home.book.poll(home.now) is None
+    told = home.book.forecast.generate_at("cam0", home.now)
+    assert told == home.now, "what is told is as if it were answered"
+    home.now += 0.8
+    assert home.book.poll(home.now) is None
+    home.settle(stop)
+    home.run(0.1)
+    assert [verb for verb, *_ in home.sent] == [Verb.STOP, Verb.GENERATE]
+    assert home.refused == 0
+    assert home.book.leases["cam0"].state is LeaseState.HELD
+
+
 def test_a_refusal_that_was_under_way_with_its_stop_is_tried_again_at_once() -> None:
     home = OneAtATime(1)
     home.killed("cam0")
-    stop, generate = home.book.poll(home.now), home.book.poll(home.now)
+    stop = home.book.poll(home.now)
     assert stop is not None
     assert stop.verb is Verb.STOP
+    deadline = home.book.next_deadline(home.now)
+    assert deadline == pytest.approx(home.now + 3.0), "then it is not waited for any longer"
+    home.now = deadline
+    generate = home.book.poll(home.now)
     assert generate is not None
     assert generate.verb is Verb.GENERATE
     home.now += 0.2
@@ -260,13 +283,30 @@ def test_a_refusal_that_was_under_way_with_its_stop_is_tried_again_at_once() -> 
     assert home.book.leases["cam0"].state is LeaseState.HELD
 
 
+def test_what_sessions_over_webrtc_teach_is_not_believed_of_rtsp() -> None:
+    """The cameras that a node had took a Stop each before their Generate, as those over WebRTC had needed one."""
+    home = OneAtATime(10)
+    home.recovery([f"cam{n}" for n in range(10)])
+    assert home.refused == 10
+    home.run(300.0)
+    home.protocol = Protocol.RTSP
+    home.book.want("hall", Device("enterprises/p/devices/hall", "hall", "CAMERA", "hall", (Protocol.RTSP,)), home.now)
+    home.run(120.0)
+    home.open.discard("hall")
+    home.sent.clear()
+    home.killed("hall")
+    home.run(5.0)
+    assert [(verb, camera) for verb, camera, _ in home.sent if camera == "hall"] == [(Verb.GENERATE, "hall")]
+
+
 def test_a_refusal_for_another_reason_waits() -> None:
     home = OneAtATime(1)
     home.killed("cam0")
-    stop, generate = home.book.poll(home.now), home.book.poll(home.now)
+    stop = home.book.poll(home.now)
     assert stop is not None
-    assert generate is not None
     home.settle(stop)
+    generate = home.book.poll(home.now)
+    assert generate is not None
     home.book.settle(generate, Conflict("aborted", status=409), home.now + 0.2)
     again = None
     while again is None:

@@ -57,6 +57,7 @@ def drain(subject: CommandQueue, now: float) -> list[str]:
     sent = []
     while (command := subject.poll(now)) is not None:
         subject.budget.answered(command.ticket, now)  # type: ignore[arg-type]
+        subject.answered(command)
         sent.append(f"{command.verb.value} {command.camera}")
     return sent
 
