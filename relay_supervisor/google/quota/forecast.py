@@ -11,7 +11,7 @@ import copy
 import math
 from typing import Final
 
-from relay_supervisor.google.quota.command import Verb
+from relay_supervisor.google.quota.command import Command, Verb
 from relay_supervisor.google.quota.queue import CommandQueue
 from relay_supervisor.google.quota.window import TICK
 
@@ -21,6 +21,8 @@ _MOST: Final = 1000
 """Most times that a copy is polled."""
 _RENEWED: Final = 5.0
 """Seconds for which a forecast is good, as long as the same commands wait: it takes some 10 ms for 40 cameras."""
+_LOOKED_FOR: Final = 1.0
+"""The same where it does not tell what is asked."""
 
 
 class Forecast:
@@ -29,13 +31,14 @@ class Forecast:
     def __init__(self, queue: CommandQueue) -> None:
         self._queue = queue
         self._made_at = -math.inf
-        self._of: list[int] = []
+        self._of: list[Command] = []
         self._times: dict[str, float] = {}
 
     def generate_at(self, camera: str, now: float) -> float:
         """When the camera's queued generate is sent; infinity where that is not known, or in the distant future."""
-        of = [id(command) for command in self._queue]
-        if not self._made_at <= now < self._made_at + _RENEWED or of != self._of:
+        of = list(self._queue)  # not their ids: those of commands that are gone are soon another's
+        renewed = _RENEWED if camera in self._times else _LOOKED_FOR
+        if not self._made_at <= now < self._made_at + renewed or of != self._of:
             self._made_at, self._of, self._times = now, of, self._run_ahead(now)
         return self._times.get(camera, math.inf)
 

@@ -49,6 +49,29 @@ def test_one_behind_the_stop_of_its_last_stream_is_told_when() -> None:
     assert sent_at(subject, 1.0, 100.0) == {"cam": told}
 
 
+def test_a_command_in_the_place_of_one_that_is_gone_is_told_when() -> None:
+    """It had the address of the one before it, and was not told for five seconds."""
+    subject = queue(1)
+    subject.submit(generate("first"))
+    forecast = Forecast(subject)
+    assert subject.poll(0.0) is not None
+    for n in range(20):
+        subject.submit(generate(f"c{n}"))
+        assert 60.0 < forecast.generate_at(f"c{n}", 1.0) < 62.0
+        subject.cancel(f"c{n}")
+
+
+def test_who_cannot_be_told_is_looked_for_each_second() -> None:
+    subject = queue(1)
+    subject.submit(generate("cam"))
+    subject.held_until = math.inf
+    forecast = Forecast(subject)
+    assert forecast.generate_at("cam", 10.0) == math.inf
+    subject.held_until = 30.0
+    assert forecast.generate_at("cam", 10.5) == math.inf
+    assert forecast.generate_at("cam", 11.0) == 30.0
+
+
 def test_a_call_that_is_under_way_counts_as_answered() -> None:
     subject = queue(1)
     subject.submit(generate("first"))
