@@ -119,7 +119,9 @@ class CommandQueue:
             and not (full and command.call.method == EXECUTE)
             and self._held(command) <= now
         ]
-        self._crowded = self._saving = False
+        self._crowded = False
+        # What waits for the answer to a stop has its place meanwhile, as far as early extensions are concerned.
+        self._saving = any(one.verb is Verb.GENERATE and self._stopped_at(one) > now for one in self)
         for command in sorted(eligible, key=lambda command: self._rank(command, now)):
             if self._may_go(command, now):
                 return self._take(command, now)

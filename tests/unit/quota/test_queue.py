@@ -131,6 +131,19 @@ def test_early_extensions_leave_the_reserve_and_are_paced() -> None:
     assert drain(subject, 159.0) == ["generate lost"], "the place kept free is there for recovery"
 
 
+def test_early_extensions_take_no_place_of_a_generate_that_waits_for_its_stop() -> None:
+    subject = queue(2)
+    left = blocking_stop("cam")
+    left.blocking = False
+    subject.submit(left)
+    subject.submit(generate("cam"))
+    subject.submit(extend("live", 300.0, due=200.0))
+    assert subject.poll(1.0) is left
+    assert subject.poll(1.5) is None
+    subject.answered(left)
+    assert drain(subject, 1.5) == ["generate cam"]
+
+
 def test_early_extensions_take_no_place_that_a_blocking_stop_saves_up_for() -> None:
     subject = queue(4)
     subject.reserve = 1
