@@ -29,7 +29,7 @@ from relay_supervisor.google.errors import (
 )
 from relay_supervisor.google.leases.refusals import LearntRefusal
 from relay_supervisor.google.models import LiveStream
-from relay_supervisor.google.quota.command import Command, Result, stop_of
+from relay_supervisor.google.quota.command import Command, Result, Verb, stop_of
 from relay_supervisor.google.quota.queue import CommandQueue
 
 _MOST: Final = 16
@@ -90,8 +90,19 @@ class Abandoned:
             self._blocked.add(command.camera)
             for stop in there:
                 stop.blocking = True
+            self._hurry(command.protocol, now)
         elif isinstance(result, LiveStream) and there:
             self._in_the_way[command.protocol].disproved()
+
+    def _hurry(self, protocol: Protocol, now: float) -> None:
+        """Stop those of other cameras as well, now that they are known to be in the way of a Generate that waits."""
+        for stop in [*self.pending(now), *self._kept.values()]:
+            waits = self._queue.find(stop.camera, Verb.GENERATE) is not None
+            if not waits or stop.protocol is not protocol or not stop.orphan or stop.deadline <= now:
+                continue
+            if self._kept.get(stop.camera) is stop:
+                self.add(self._kept.pop(stop.camera))
+            stop.blocking = True
 
     def _are_in_the_way(self, stop: Command) -> bool:
         """Whether streams like the one that `stop` ends are believed to be in the way of others."""
