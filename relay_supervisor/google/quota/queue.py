@@ -28,7 +28,7 @@ _TRY: Final = 5.0
 _FOLLOWS: Final = 20.0
 """Seconds for which a place is kept for the generate behind a blocking stop."""
 _ANSWERS: Final = 3.0
-"""Seconds for which a generate waits for the answer to its camera's stop: Google usually takes less than one."""
+"""Seconds for which a generate waits for the answer to its camera's stop; then it is sent all the same."""
 
 
 _Key = tuple[str, Verb, str]
@@ -59,7 +59,7 @@ class CommandQueue:
         self._stopping: dict[str, float] = {}
         """Cameras with a stop under way, and when the last one was sent."""
         self._crowded = False  # a generate found no room in the current poll
-        self._saving = False  # a generate needs the place that is free, and another one
+        self._saving = False  # a generate needs the place that is free: and another one, or its stop's answer
 
     def submit(self, command: Command) -> None:
         """Queue `command`; it replaces one of the same verb and camera, except stops of orphans."""
